@@ -1,0 +1,1 @@
+//! Celery wire formats, pure: no IO, no clock, no randomness.

@@ -1,0 +1,1 @@
+//! RabbitMQ and Redis for the Celery protocol.

@@ -1,0 +1,1 @@
+//! Real servers and Python peers for the tests.

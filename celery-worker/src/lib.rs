@@ -1,0 +1,1 @@
+//! Write Celery tasks in Rust, and run them.

@@ -1,0 +1,1 @@
+//! A live monitor for Celery.
