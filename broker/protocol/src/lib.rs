@@ -1,1 +1,12 @@
 //! Celery wire formats, pure: no IO, no clock, no randomness.
+
+pub mod ids;
+pub mod time;
+pub mod limits;
+pub mod pyjson;
+
+pub use crate::{
+    ids::{GroupId, IdError, Nodename, QueueName, TaskId, TaskName, Ticket},
+    limits::Limits,
+    time::{TimeError, WireTime},
+};
