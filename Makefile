@@ -1,0 +1,42 @@
+# Everything one does with this repository. `make` alone prints this list.
+
+SHELL := /bin/bash
+SCRIPTS := broker/testkit/scripts
+export CARGO_TERM_COLOR ?= auto
+
+.DEFAULT_GOAL := help
+.PHONY: help deps venv web build test check fmt clippy doc clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## install what is missing (Debian packages; needs root or sudo only if something is)
+	@$(SCRIPTS)/deps.sh base
+
+venv: deps ## make .venv with Python Celery and Flower, the peers of the tests
+	@$(SCRIPTS)/venv.sh
+
+web: venv ## build flower-lite's pages, if a source has changed
+	@$(SCRIPTS)/web.sh
+
+build: web ## build everything for debugging
+	cargo build --workspace --all-targets
+
+test: web ## run all tests, against real servers and real Python peers (T=name: only those)
+	cargo build --workspace --bins
+	@$(SCRIPTS)/test.sh --workspace --no-fail-fast $(T)
+
+check: fmt clippy doc ## formatting, lints and documentation, without a warning
+
+fmt: ## formatting
+	cargo fmt --all --check
+
+clippy: web ## lints
+	cargo clippy --workspace --all-targets -- -D warnings
+
+doc: web ## documentation
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+clean: ## remove what was built; .venv and node_modules too
+	cargo clean
+	rm -rf .venv .run flower-lite/web/node_modules flower-lite/web/dist
