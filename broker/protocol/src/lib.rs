@@ -4,6 +4,8 @@ pub mod ids;
 pub mod time;
 pub mod limits;
 pub mod pyjson;
+pub mod args;
+pub mod repr;
 
 pub use crate::{
     ids::{GroupId, IdError, Nodename, QueueName, TaskId, TaskName, Ticket},
