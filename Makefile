@@ -5,7 +5,7 @@ SCRIPTS := broker/testkit/scripts
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help deps venv web build test check fmt clippy doc clean
+.PHONY: help deps venv web build demo servers test check fmt clippy doc clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,15 @@ web: venv ## build flower-lite's pages, if a source has changed
 
 build: web ## build everything for debugging
 	cargo build --workspace --all-targets
+
+demo: ## start private servers and all programs, submit real work, stay up (ONCE=1: end when it is done)
+	@$(SCRIPTS)/deps.sh demo
+	@$(SCRIPTS)/venv.sh
+	@$(SCRIPTS)/web.sh
+	@manifests/demo/demo.sh
+
+servers: deps ## start a private RabbitMQ and Redis, print their addresses, stay up
+	@cargo run -q -p celery-testkit --example servers
 
 test: web ## run all tests, against real servers and real Python peers (T=name: only those)
 	cargo build --workspace --bins
