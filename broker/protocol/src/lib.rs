@@ -1,11 +1,12 @@
 //! Celery wire formats, pure: no IO, no clock, no randomness.
 
+pub mod args;
+pub mod ext;
 pub mod ids;
-pub mod time;
 pub mod limits;
 pub mod pyjson;
-pub mod args;
 pub mod repr;
+pub mod time;
 
 pub use crate::{
     ids::{GroupId, IdError, Nodename, QueueName, TaskId, TaskName, Ticket},

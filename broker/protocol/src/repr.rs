@@ -364,7 +364,9 @@ mod tests {
 
     #[test]
     fn text_that_is_not_json_never_hangs_or_panics() {
-        for text in ["", "[", "{", "[1", "{\"a\"", "\"abc", "]", ",,,", "[}", "{1:2}", "[[[[[[", "é,é", "{\"a\" 1}"] {
+        for text in
+            ["", "[", "{", "[1", "{\"a\"", "\"abc", "]", ",,,", "[}", "{1:2}", "[[[[[[", "é,é", "{\"a\" 1}"]
+        {
             let _ = repr(text, 10);
         }
     }

@@ -51,7 +51,11 @@ fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
 }
 
 fn number_length(bytes: &[u8]) -> usize {
-    bytes.iter().take_while(|byte| matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9')).count().max(1)
+    bytes
+        .iter()
+        .take_while(|byte| matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9'))
+        .count()
+        .max(1)
 }
 
 fn is_wide(number: &str) -> bool {
@@ -140,7 +144,9 @@ impl<'de> Deserializer<'de> for Careful<'de> {
         _variants: &'static [&'static str],
         _visitor: V,
     ) -> Result<V::Value, Error> {
-        Err(Error::custom("an integer beyond 64 bits inside an enum; take the value as a RawValue to keep it"))
+        Err(Error::custom(
+            "an integer beyond 64 bits inside an enum; take the value as a RawValue to keep it",
+        ))
     }
 
     plain! {
