@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod ext;
+pub mod event;
 pub mod ids;
 pub mod limits;
 pub mod pyjson;
