@@ -70,6 +70,22 @@ macro_rules! identifier {
             }
         }
 
+        impl TryFrom<&str> for $name {
+            type Error = IdError;
+
+            fn try_from(text: &str) -> Result<Self, IdError> {
+                Self::parse(text)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+
+            fn try_from(text: String) -> Result<Self, IdError> {
+                Self::parse(text)
+            }
+        }
+
         impl AsRef<str> for $name {
             fn as_ref(&self) -> &str {
                 &self.0
@@ -233,6 +249,9 @@ mod tests {
         assert!(serde_json::from_str::<TaskId>("1").is_err());
         let id: TaskId = Uuid::nil().into();
         assert_eq!(serde_json::to_string(&id).unwrap(), "\"00000000-0000-0000-0000-000000000000\"");
-        assert_eq!(TaskId::parse("a/b").unwrap_err().to_string(), "task id has a character other than A-Z a-z 0-9 . _ ~ : @ + -");
+        assert_eq!(
+            TaskId::parse("a/b").unwrap_err().to_string(),
+            "task id has a character other than A-Z a-z 0-9 . _ ~ : @ + -"
+        );
     }
 }

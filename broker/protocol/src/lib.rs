@@ -1,16 +1,31 @@
 //! Celery wire formats, pure: no IO, no clock, no randomness.
 
 pub mod args;
-pub mod ext;
+pub mod canvas;
+pub mod content;
 pub mod event;
+pub mod ext;
 pub mod ids;
 pub mod limits;
+pub mod message;
 pub mod pyjson;
+pub mod raw;
 pub mod repr;
+pub mod task;
 pub mod time;
 
 pub use crate::{
+    args::{BindError, bind},
+    canvas::{Sig, SigError, Signature, SignatureError, SignatureOptions},
+    event::Event,
     ids::{GroupId, IdError, Nodename, QueueName, TaskId, TaskName, Ticket},
     limits::Limits,
+    message::{
+        Body, Embed, HeaderMap, Headers, Malformed, Message, Properties, RawMessage, Reason, Signatures,
+        TimeLimits,
+    },
+    pyjson::EncodeError,
+    raw::{RawArgs, RawKwargs, RawMap},
+    task::TaskDef,
     time::{TimeError, WireTime},
 };

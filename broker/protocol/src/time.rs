@@ -49,7 +49,10 @@ impl WireTime {
     }
 
     /// The moment `seconds` after 1970 in UTC, rounded to microseconds, if it is within the years 1 to 9999.
-    #[expect(clippy::cast_possible_truncation, reason = "a float-to-int cast saturates, and the range is checked")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a float-to-int cast saturates, and the range is checked"
+    )]
     pub fn from_unix_seconds(seconds: f64) -> Option<Self> {
         if seconds.is_nan() { None } else { Self::from_unix_micros((seconds * 1e6).round() as i64) }
     }
@@ -341,7 +344,9 @@ impl Digits<'_> {
     fn number(&mut self, digits: usize) -> Option<u32> {
         let (number, rest) = self.0.split_at_checked(digits)?;
         self.0 = rest;
-        number.iter().try_fold(0_u32, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + u32::from(byte - b'0')))
+        number
+            .iter()
+            .try_fold(0_u32, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + u32::from(byte - b'0')))
     }
 
     /// Nanoseconds from one or more digits; those beyond the sixth are cut off as Python does.
@@ -349,8 +354,11 @@ impl Digits<'_> {
         let digits = self.0.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let (fraction, rest) = self.0.split_at(digits);
         self.0 = rest;
-        let micros =
-            fraction.iter().chain([b'0'; 6].iter()).take(6).fold(0_i32, |sum, byte| sum * 10 + i32::from(byte - b'0'));
+        let micros = fraction
+            .iter()
+            .chain([b'0'; 6].iter())
+            .take(6)
+            .fold(0_i32, |sum, byte| sum * 10 + i32::from(byte - b'0'));
         (digits > 0).then_some(micros * 1000)
     }
 }
@@ -406,9 +414,24 @@ mod tests {
     #[test]
     fn refuses_the_rest() {
         for text in [
-            "", "garbage", "0", "0000-01-01", "2026-13-01", "2026-02-30", "2026-01-02T", "2026-01-02T25:00",
-            "2026-01-02T23:59:60", "2026-01-02T03:04:05+24:00", "2026-01-02T03:04:05.", "2026-01-02T03:04:05 x",
-            "10000-01-01", "2026-W54-1", "+2026-01-02", "9999-12-31T24:00", "0001-01-01T00:00:00+01:00", "٢٠٢٦-01-02",
+            "",
+            "garbage",
+            "0",
+            "0000-01-01",
+            "2026-13-01",
+            "2026-02-30",
+            "2026-01-02T",
+            "2026-01-02T25:00",
+            "2026-01-02T23:59:60",
+            "2026-01-02T03:04:05+24:00",
+            "2026-01-02T03:04:05.",
+            "2026-01-02T03:04:05 x",
+            "10000-01-01",
+            "2026-W54-1",
+            "+2026-01-02",
+            "9999-12-31T24:00",
+            "0001-01-01T00:00:00+01:00",
+            "٢٠٢٦-01-02",
         ] {
             assert_eq!(micros(text), None, "{text}");
         }

@@ -2,18 +2,18 @@
 
 use std::borrow::Cow;
 
-use super::{Error, ErrorKind, MAX_DIGITS};
+use super::{Error, ErrorKind, MAX_DIGITS, Scanner};
 
 /// A position in JSON text.
 #[derive(Debug, Clone)]
-pub(super) struct Cursor<'a> {
+pub(crate) struct Cursor<'a> {
     pub(super) text: &'a str,
     pub(super) at: usize,
 }
 
 /// What a number is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Number {
+pub(crate) enum Number {
     /// An integer that an `i64` or a `u64` holds.
     Int,
     /// An integer beyond that.
@@ -24,25 +24,32 @@ pub(super) enum Number {
     NonFinite,
 }
 
+/// A number token.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NumberText<'a> {
+    pub(crate) text: &'a str,
+    pub(crate) kind: Number,
+}
+
 /// A string token.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Str<'a> {
+pub(crate) struct Str<'a> {
     /// The text between the quotes.
-    pub(super) inner: &'a str,
+    pub(crate) inner: &'a str,
     pub(super) escaped: bool,
     pub(super) lone_surrogate: bool,
 }
 
 impl<'a> Cursor<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
+    pub(crate) fn new(text: &'a str) -> Self {
         Self { text, at: 0 }
     }
 
-    pub(super) fn error(&self, kind: ErrorKind) -> Error {
+    pub(crate) fn error(&self, kind: ErrorKind) -> Error {
         Error::new(kind, self.at)
     }
 
-    pub(super) fn expected(&self, what: &'static str) -> Error {
+    pub(crate) fn expected(&self, what: &'static str) -> Error {
         self.error(ErrorKind::Syntax(what))
     }
 
@@ -51,7 +58,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The next byte that is not white space, without passing it.
-    pub(super) fn peek(&mut self) -> Option<u8> {
+    pub(crate) fn peek(&mut self) -> Option<u8> {
         while let Some(&byte) = self.bytes().get(self.at) {
             match byte {
                 b' ' | b'\t' | b'\n' | b'\r' => self.at += 1,
@@ -62,18 +69,18 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes `byte` if it is next after white space.
-    pub(super) fn eat(&mut self, byte: u8) -> bool {
+    pub(crate) fn eat(&mut self, byte: u8) -> bool {
         let found = self.peek() == Some(byte);
         self.at += usize::from(found);
         found
     }
 
     /// Nothing but white space may be left.
-    pub(super) fn end(&mut self) -> Result<(), Error> {
+    pub(crate) fn end(&mut self) -> Result<(), Error> {
         if self.peek().is_some() { Err(self.error(ErrorKind::Trailing)) } else { Ok(()) }
     }
 
-    pub(super) fn word(&mut self, word: &'static str) -> Result<(), Error> {
+    pub(crate) fn word(&mut self, word: &'static str) -> Result<(), Error> {
         if self.bytes()[self.at..].starts_with(word.as_bytes()) {
             self.at += word.len();
             Ok(())
@@ -82,8 +89,16 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// Passes one value, at most `depth` deep, and gives its text.
+    pub(crate) fn skip_value(&mut self, depth: usize) -> Result<&'a str, Error> {
+        let mut scanner = Scanner::at(self.clone(), depth);
+        let value = scanner.value()?;
+        *self = scanner.into_cursor();
+        Ok(value)
+    }
+
     /// Passes a string; its opening quote must be next.
-    pub(super) fn string(&mut self) -> Result<Str<'a>, Error> {
+    pub(crate) fn string(&mut self) -> Result<Str<'a>, Error> {
         if !self.eat(b'"') {
             return Err(self.expected("a string"));
         }
@@ -146,7 +161,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes a number (or `NaN`, `Infinity`, `-Infinity`) and gives its text.
-    pub(super) fn number(&mut self) -> Result<(&'a str, Number), Error> {
+    pub(crate) fn number(&mut self) -> Result<NumberText<'a>, Error> {
         let start = self.at;
         let bytes = self.bytes();
         let digits = |mut at: usize| {
@@ -160,11 +175,11 @@ impl<'a> Cursor<'a> {
             Some(b'I') => {
                 self.at = at;
                 self.word("Infinity")?;
-                return Ok((&self.text[start..self.at], Number::NonFinite));
+                return Ok(NumberText { text: &self.text[start..self.at], kind: Number::NonFinite });
             }
             Some(b'N') if at == start => {
                 self.word("NaN")?;
-                return Ok((&self.text[start..self.at], Number::NonFinite));
+                return Ok(NumberText { text: &self.text[start..self.at], kind: Number::NonFinite });
             }
             Some(b'0') => at += 1,
             Some(b'1'..=b'9') => at = digits(at),
@@ -184,8 +199,9 @@ impl<'a> Cursor<'a> {
             }
         }
         let text = &self.text[start..at];
-        let number = if float {
-            let finite = (whole < 300 && !text.contains(['e', 'E'])) || text.parse::<f64>().is_ok_and(f64::is_finite);
+        let kind = if float {
+            let finite =
+                (whole < 300 && !text.contains(['e', 'E'])) || text.parse::<f64>().is_ok_and(f64::is_finite);
             if finite { Number::Float } else { Number::NonFinite }
         } else if whole < 19 || text.parse::<i64>().is_ok() || text.parse::<u64>().is_ok() {
             Number::Int
@@ -195,13 +211,13 @@ impl<'a> Cursor<'a> {
             Number::BigInt
         };
         self.at = at;
-        Ok((text, number))
+        Ok(NumberText { text, kind })
     }
 }
 
 impl<'a> Str<'a> {
     /// The string without its escapes.
-    pub(super) fn unescape(self) -> Result<Cow<'a, str>, ErrorKind> {
+    pub(crate) fn unescape(self) -> Result<Cow<'a, str>, ErrorKind> {
         if !self.escaped {
             return Ok(Cow::Borrowed(self.inner));
         }

@@ -10,8 +10,8 @@ use serde::{
 };
 
 use super::{
-    Error, ErrorKind, MAX_DEPTH, Scanner,
-    cursor::{Cursor, Number},
+    Error, ErrorKind, MAX_DEPTH,
+    cursor::{Cursor, Number, NumberText},
     raw,
 };
 
@@ -38,13 +38,7 @@ impl<'de> Deserializer<'de> {
 
     /// Passes one value and gives its text.
     fn skip(&mut self) -> Result<&'de str, Error> {
-        self.cursor.peek();
-        let start = self.cursor.at;
-        let rest = &self.cursor.text[start..];
-        let mut scanner = Scanner::new(rest.as_bytes(), self.depth)?;
-        let value = scanner.value().map_err(|err| Error::new(err.kind, start + err.at))?;
-        self.cursor.at += value.len();
-        Ok(value)
+        self.cursor.skip_value(self.depth)
     }
 
     fn string(&mut self) -> Result<std::borrow::Cow<'de, str>, Error> {
@@ -68,7 +62,8 @@ impl<'de> Deserializer<'de> {
             let mut first = true;
             let value = visitor.visit_seq(Items { de, first: &mut first })?;
             if !de.cursor.eat(b']') {
-                let what = if de.cursor.peek() == Some(b',') { "fewer elements" } else { "the end of an array" };
+                let what =
+                    if de.cursor.peek() == Some(b',') { "fewer elements" } else { "the end of an array" };
                 return Err(de.cursor.expected(what));
             }
             Ok(value)
@@ -89,9 +84,9 @@ impl<'de> Deserializer<'de> {
 
     fn number<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, Error> {
         let start = self.cursor.at;
-        let (text, number) = self.cursor.number()?;
+        let NumberText { text, kind } = self.cursor.number()?;
         let at = |kind| Error::new(kind, start);
-        match number {
+        match kind {
             Number::Int => {
                 if let Ok(number) = text.parse::<u64>() {
                     visitor.visit_u64(number)
@@ -110,8 +105,8 @@ impl<'de> Deserializer<'de> {
             return Ok(None);
         }
         let start = self.cursor.at;
-        let (text, number) = self.cursor.number()?;
-        if matches!(number, Number::Int | Number::BigInt) {
+        let NumberText { text, kind } = self.cursor.number()?;
+        if matches!(kind, Number::Int | Number::BigInt) {
             return text.parse().map(Some).map_err(|_| Error::new(ErrorKind::IntegerRange, start));
         }
         self.cursor.at = start;
@@ -169,8 +164,16 @@ impl<'de> de::Deserializer<'de> for &mut Deserializer<'de> {
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Error> {
-        if name == raw::TOKEN { raw::offer(self.skip()?, visitor) } else { visitor.visit_newtype_struct(self) }
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        if name == raw::TOKEN {
+            raw::offer(self.skip()?, visitor)
+        } else {
+            visitor.visit_newtype_struct(self)
+        }
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -294,7 +297,11 @@ impl<'de> de::Deserializer<'de> for Key<'_, 'de> {
         visitor.visit_some(self)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _name: &'static str, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -408,10 +415,14 @@ mod tests {
     #[test]
     fn serde_types() {
         let shapes: Vec<Shape> =
-            from_str(r#"["Dot", {"Circle": 1}, {"Line": {"from": -1, "to": 2}}, {"Pair": [1, "\u00e9"]}]"#).unwrap();
+            from_str(r#"["Dot", {"Circle": 1}, {"Line": {"from": -1, "to": 2}}, {"Pair": [1, "\u00e9"]}]"#)
+                .unwrap();
         let pair = Shape::Pair(1, "é".to_owned());
         assert_eq!(shapes, [Shape::Dot, Shape::Circle(1.0), Shape::Line { from: -1, to: 2 }, pair]);
-        assert_eq!(from_str::<HashMap<u8, Option<()>>>(r#"{"7": null}"#).unwrap(), HashMap::from([(7, None)]));
+        assert_eq!(
+            from_str::<HashMap<u8, Option<()>>>(r#"{"7": null}"#).unwrap(),
+            HashMap::from([(7, None)])
+        );
         assert_eq!(from_str::<(i64, f64, Option<char>)>(" [1, 2, \"x\" ] ").unwrap(), (1, 2.0, Some('x')));
         assert!(from_str::<(i64, i64)>("[1]").is_err());
         assert!(from_str::<(i64, i64)>("[1, 2, 3]").is_err());
@@ -425,7 +436,9 @@ mod tests {
         assert_eq!(from_str::<Box<RawValue>>(big).unwrap().get(), big);
         assert_eq!(from_str::<i128>(big).unwrap().to_string(), big);
         assert_eq!(from_str::<u128>("7").unwrap(), 7);
-        for wrong in [from_str::<f64>(big).map(drop), from_str::<Value>(big).map(drop), from_str::<i64>(big).map(drop)] {
+        for wrong in
+            [from_str::<f64>(big).map(drop), from_str::<Value>(big).map(drop), from_str::<i64>(big).map(drop)]
+        {
             assert_eq!(wrong.unwrap_err().kind(), &ErrorKind::IntegerRange);
         }
         for text in ["NaN", "Infinity", "-Infinity", "1e400"] {

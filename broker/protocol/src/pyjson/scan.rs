@@ -56,8 +56,15 @@ impl<'a> Scanner<'a> {
     /// # Errors
     /// The bytes are not UTF-8.
     pub fn new(bytes: &'a [u8], depth: usize) -> Result<Self, Error> {
-        let text = super::text(bytes)?;
-        Ok(Self { cursor: Cursor::new(text), depth: depth.min(MAX_DEPTH), seen: Scan::default() })
+        Ok(Self::at(Cursor::new(super::text(bytes)?), depth))
+    }
+
+    pub(super) fn at(cursor: Cursor<'a>, depth: usize) -> Self {
+        Self { cursor, depth: depth.min(MAX_DEPTH), seen: Scan::default() }
+    }
+
+    pub(super) fn into_cursor(self) -> Cursor<'a> {
+        self.cursor
     }
 
     /// What the values passed so far hold.
@@ -197,7 +204,7 @@ impl<'a> Scanner<'a> {
             Some(b't') => self.cursor.word("true")?,
             Some(b'f') => self.cursor.word("false")?,
             Some(b'n') => self.cursor.word("null")?,
-            _ => match self.cursor.number()?.1 {
+            _ => match self.cursor.number()?.kind {
                 Number::Int | Number::Float => {}
                 Number::BigInt => self.seen.big_int = true,
                 Number::NonFinite => self.seen.non_finite = true,
@@ -220,7 +227,9 @@ mod tests {
     #[test]
     fn takes_what_python_writes_and_says_what_is_odd() {
         let none = Scan::default();
-        for text in ["0", "-0", "1.5e-7", "[]", "{}", " [1, {\"a\": [true, false, null]}, \"x\\u00e9\\\"\"]\n"] {
+        for text in
+            ["0", "-0", "1.5e-7", "[]", "{}", " [1, {\"a\": [true, false, null]}, \"x\\u00e9\\\"\"]\n"]
+        {
             assert_eq!(check(text), Ok(none), "{text}");
         }
         for text in ["NaN", "[Infinity]", "{\"a\": -Infinity}", "1e400"] {
@@ -241,9 +250,41 @@ mod tests {
     #[test]
     fn refuses_what_is_not_json() {
         for text in [
-            "", " ", "[", "]", "[1", "[1,", "[1,]", "[,1]", "{", "{\"a\"", "{\"a\":", "{\"a\":1,}", "{a: 1}", "01", "+1",
-            "1.", ".5", "-", "1e", "nul", "nulll", "tru", "'a'", "\"a", "\"\\x\"", "\"\\u12g4\"", "\"\n\"", "[1 2]", "{\"a\" 1}",
-            "-NaN", "\u{feff}1", "// 1", "[1]]", "1 2", "{1: 2}",
+            "",
+            " ",
+            "[",
+            "]",
+            "[1",
+            "[1,",
+            "[1,]",
+            "[,1]",
+            "{",
+            "{\"a\"",
+            "{\"a\":",
+            "{\"a\":1,}",
+            "{a: 1}",
+            "01",
+            "+1",
+            "1.",
+            ".5",
+            "-",
+            "1e",
+            "nul",
+            "nulll",
+            "tru",
+            "'a'",
+            "\"a",
+            "\"\\x\"",
+            "\"\\u12g4\"",
+            "\"\n\"",
+            "[1 2]",
+            "{\"a\" 1}",
+            "-NaN",
+            "\u{feff}1",
+            "// 1",
+            "[1]]",
+            "1 2",
+            "{1: 2}",
         ] {
             assert!(check(text).is_err(), "{text:?}");
         }

@@ -26,7 +26,11 @@ impl Formatter for Python {
         out.write_all(b": ")
     }
 
-    fn write_string_fragment<W: io::Write + ?Sized>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
+    fn write_string_fragment<W: io::Write + ?Sized>(
+        &mut self,
+        out: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
         // serde_json passes everything here that it need not escape: all that is left is DEL and beyond ASCII
         let mut rest = fragment;
         while let Some(at) = rest.bytes().position(|byte| byte >= 0x7f) {
@@ -43,7 +47,11 @@ impl Formatter for Python {
         out.write_all(rest.as_bytes())
     }
 
-    fn write_char_escape<W: io::Write + ?Sized>(&mut self, out: &mut W, escape: CharEscape) -> io::Result<()> {
+    fn write_char_escape<W: io::Write + ?Sized>(
+        &mut self,
+        out: &mut W,
+        escape: CharEscape,
+    ) -> io::Result<()> {
         match escape {
             CharEscape::Quote => out.write_all(b"\\\""),
             CharEscape::ReverseSolidus => out.write_all(b"\\\\"),
@@ -153,7 +161,10 @@ mod tests {
     fn separators_and_escapes() {
         let map = BTreeMap::from([("a", vec![1, 2]), ("é", vec![])]);
         assert_eq!(to_string(&map).unwrap(), r#"{"a": [1, 2], "\u00e9": []}"#);
-        assert_eq!(to_string("a\"\\/\u{8}\u{c}\n\r\t\u{1}\u{7f}é😀").unwrap(), r#""a\"\\/\b\f\n\r\t\u0001\u007f\u00e9\ud83d\ude00""#);
+        assert_eq!(
+            to_string("a\"\\/\u{8}\u{c}\n\r\t\u{1}\u{7f}é😀").unwrap(),
+            r#""a\"\\/\b\f\n\r\t\u0001\u007f\u00e9\ud83d\ude00""#
+        );
         assert!(to_string(&BTreeMap::from([((1, 2), 3)])).is_err());
     }
 
