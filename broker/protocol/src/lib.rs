@@ -3,8 +3,10 @@
 pub mod args;
 pub mod canvas;
 pub mod content;
+pub mod control;
 pub mod event;
 pub mod ext;
+pub mod glob;
 pub mod ids;
 pub mod limits;
 pub mod message;

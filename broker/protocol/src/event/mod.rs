@@ -31,7 +31,7 @@ pub struct Event {
     pub pid: Option<i64>,
     /// The sender's Lamport clock.
     pub clock: u64,
-    /// Unix time in seconds.
+    /// Unix time in seconds; NaN when the sender gave none that can be read.
     pub timestamp: f64,
     /// The type and its fields.
     pub body: EventBody,

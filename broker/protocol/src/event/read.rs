@@ -90,11 +90,11 @@ impl Flat {
             EventBody::Other { kind, fields }
         };
         Ok(Event {
-            hostname: self.hostname.ok_or("hostname is missing")?,
+            hostname: self.hostname.unwrap_or_default(),
             utcoffset: self.utcoffset.filter(|hours| hours.abs() <= 26.0).unwrap_or(0.0),
             pid: self.pid,
             clock: self.clock.unwrap_or(0),
-            timestamp: self.timestamp.filter(|time| *time >= 0.0).ok_or("timestamp is missing")?,
+            timestamp: self.timestamp.filter(|time| *time >= 0.0).unwrap_or(f64::NAN),
             body,
         })
     }
