@@ -13,6 +13,7 @@ pub mod message;
 pub mod pyjson;
 pub mod raw;
 pub mod repr;
+pub mod result;
 pub mod task;
 pub mod time;
 
@@ -28,6 +29,7 @@ pub use crate::{
     },
     pyjson::EncodeError,
     raw::{RawArgs, RawKwargs, RawMap},
+    result::{RemoteException, ResultMeta, ResultTuple, TaskState},
     task::TaskDef,
     time::{TimeError, WireTime},
 };
