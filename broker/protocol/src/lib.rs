@@ -10,6 +10,7 @@ pub mod glob;
 pub mod ids;
 pub mod limits;
 pub mod message;
+pub mod options;
 pub mod pyjson;
 pub mod raw;
 pub mod repr;
@@ -24,9 +25,10 @@ pub use crate::{
     ids::{GroupId, IdError, Nodename, QueueName, TaskId, TaskName, Ticket},
     limits::Limits,
     message::{
-        Body, Embed, HeaderMap, Headers, Malformed, Message, Properties, RawMessage, Reason, Signatures,
-        TimeLimits,
+        Body, Embed, HeaderMap, Headers, Malformed, Message, NewCall, Properties, RawMessage, Reason,
+        Signatures, TimeLimits,
     },
+    options::{SendOptions, TaskOptions},
     pyjson::EncodeError,
     raw::{RawArgs, RawKwargs, RawMap},
     result::{RemoteException, ResultMeta, ResultTuple, TaskState},

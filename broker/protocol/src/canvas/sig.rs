@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::Signature;
 use crate::{QueueName, RawArgs, TaskId, TaskName, WireTime, ids::IdError, pyjson::EncodeError};
@@ -47,13 +48,18 @@ impl<O> Sig<O> {
     }
 
     /// With one more positional argument.
-    pub fn arg<T: Serialize + ?Sized>(self, value: &T) -> Self {
-        self.attempt(|signature| Ok(signature.args.push(value)?))
+    pub fn arg(self, value: impl Serialize) -> Self {
+        self.attempt(|signature| Ok(signature.args.push(&value)?))
+    }
+
+    /// With one more positional argument that is JSON already.
+    pub fn arg_raw(self, value: Box<RawValue>) -> Self {
+        self.change(|signature| signature.args.push_raw(value))
     }
 
     /// With one more keyword argument.
-    pub fn kwarg<T: Serialize + ?Sized>(self, name: &str, value: &T) -> Self {
-        self.attempt(|signature| Ok(signature.kwargs.insert(name, value)?))
+    pub fn kwarg(self, name: &str, value: impl Serialize) -> Self {
+        self.attempt(|signature| Ok(signature.kwargs.insert(name, &value)?))
     }
 
     /// With raw positional arguments in place of the present ones.
@@ -124,8 +130,8 @@ impl<O> Sig<O> {
     }
 
     /// Any option, by Celery's name.
-    pub fn option<T: Serialize + ?Sized>(self, name: &str, value: &T) -> Self {
-        self.attempt(|signature| Ok(signature.options.as_map_mut().insert(name, value)?))
+    pub fn option(self, name: &str, value: impl Serialize) -> Self {
+        self.attempt(|signature| Ok(signature.options.as_map_mut().insert(name, &value)?))
     }
 
     /// The same call, with another idea of what it returns.
