@@ -20,7 +20,10 @@ pub mod time;
 
 pub use crate::{
     args::{BindError, bind},
-    canvas::{Sig, SigError, Signature, SignatureError, SignatureOptions},
+    canvas::{
+        Canvas, Chain, Chord, Group, IntoCanvas, Sig, SigError, Signature, SignatureError, SignatureOptions,
+        chain, chord, group,
+    },
     event::Event,
     ids::{GroupId, IdError, Nodename, QueueName, TaskId, TaskName, Ticket},
     limits::Limits,
