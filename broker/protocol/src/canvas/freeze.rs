@@ -73,7 +73,7 @@ impl Canvas {
         match self {
             Self::Task(signature) => freeze_options(&mut signature.options, with, ids).map(ResultTuple::task),
             Self::Chain(chain) => chain.freeze(with, ids),
-            Self::Group(group) => group.freeze(with, ids),
+            Self::Group(group) => group.freeze(&with, ids),
             Self::Chord(chord) => chord.freeze(with, ids),
         }
     }
@@ -161,7 +161,7 @@ pub(super) fn straighten(steps: Vec<Canvas>) -> Result<Vec<Canvas>, SignatureErr
     while let Some(step) = pending.pop_front() {
         match step.unroll() {
             Canvas::Chain(chain) => {
-                chain.unchain()?.into_iter().rev().for_each(|step| pending.push_front(step))
+                chain.unchain()?.into_iter().rev().for_each(|step| pending.push_front(step));
             }
             step if step.is_empty_group() => empty_group = Some(step),
             Canvas::Chord(chord) if chord.body_is_chain_of_tasks() => {
@@ -196,7 +196,7 @@ fn upgrade(group: GroupNode, body: Canvas) -> Canvas {
 }
 
 impl GroupNode {
-    fn freeze(&mut self, with: Freeze, ids: &mut IdSource<'_>) -> Result<ResultTuple, SignatureError> {
+    fn freeze(&mut self, with: &Freeze, ids: &mut IdSource<'_>) -> Result<ResultTuple, SignatureError> {
         let (id, members) = freeze_header(&mut self.frame, &mut self.members, with, ids)?;
         Ok(ResultTuple::group(id, members))
     }
@@ -206,7 +206,7 @@ impl GroupNode {
 pub(super) fn freeze_header(
     frame: &mut Frame,
     members: &mut Vec<Canvas>,
-    with: Freeze,
+    with: &Freeze,
     ids: &mut IdSource<'_>,
 ) -> Result<(GroupId, Vec<ResultTuple>), SignatureError> {
     let options = &mut frame.options;
@@ -258,7 +258,7 @@ impl ChordNode {
         let header_frame = self.header_frame.get_or_insert_with(Frame::default);
         // the header's calls get their group and the body when the chord is sent: until then the body is here already
         let around = Freeze { root_id: root_id.clone(), parent_id, ..Freeze::default() };
-        let (header_id, members) = freeze_header(header_frame, &mut self.header, around, ids)?;
+        let (header_id, members) = freeze_header(header_frame, &mut self.header, &around, ids)?;
         self.frame.options.set("task_id", &header_id);
         let header = ResultTuple::group(header_id, members);
         match &mut self.body {

@@ -257,7 +257,7 @@ impl Planner<'_, '_> {
             root_id,
             ..Freeze::default()
         };
-        let (_, members) = freeze_header(&mut header_frame, &mut header, around, self.ids)?;
+        let (_, members) = freeze_header(&mut header_frame, &mut header, &around, self.ids)?;
         let nested = members.iter().any(|member| member.members.is_some());
         let header_result = ResultTuple::group(group.clone(), members);
         if header.is_empty() {

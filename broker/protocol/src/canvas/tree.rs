@@ -85,11 +85,11 @@ impl Canvas {
         };
         match kind.as_str() {
             "chain" => {
-                let steps = list(&*part(&mut kwargs, "tasks")?)?;
+                let steps = list(&part(&mut kwargs, "tasks")?)?;
                 Ok(Self::Chain(ChainNode { steps, frame: Frame { args, kwargs, options, immutable, extra } }))
             }
             "group" => {
-                let members = list(&*part(&mut kwargs, "tasks")?)?;
+                let members = list(&part(&mut kwargs, "tasks")?)?;
                 Ok(Self::Group(GroupNode {
                     members,
                     frame: Frame { args, kwargs, options, immutable, extra },
