@@ -1,1 +1,34 @@
 //! RabbitMQ and Redis for the Celery protocol.
+//!
+//! [`Celery`] is the handle: it publishes tasks (confirmed, or a typed error that says whether the broker may have it),
+//! consumes queues, reads and writes results, sends and receives events, and talks remote control. What it does in the
+//! background is supervised and survives the loss of either server.
+//!
+//! # Layout
+//!
+//! * [`celery`](Celery): the handle and its builder; [`config`]: settings and URLs.
+//! * `amqp`: the only code that knows the AMQP client: supervised connections, the publisher, the consumer.
+//! * `backend`: [`ResultBackend`] and its implementations.
+//! * [`route`]: which queue a task goes to; [`clock`]: time.
+
+mod celery;
+pub use celery::{Celery, CeleryBuilder, Health};
+
+mod error;
+pub use error::{BackendError, BackendErrorKind, BrokerError, BrokerErrorKind, Mismatch, Outcome};
+
+mod amqp;
+pub use amqp::{
+    ConsumeOptions, Consumer, ConsumerEvent, Delivery, ExchangeSpec, Existing, PublishOptions, Publisher,
+    QueueDepth, QueueSpec, Requeue, Route, Token, WhenUnavailable,
+};
+
+mod backend;
+pub use backend::{
+    ChordClaim, ChordMember, ChordPart, ChordProgress, DisabledBackend, MemoryBackend, ResultBackend,
+};
+
+pub mod clock;
+pub mod config;
+pub mod route;
+mod tasks;

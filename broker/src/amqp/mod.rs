@@ -1,0 +1,28 @@
+//! The only code that knows lapin: connections, publishing, consuming, topology.
+//!
+//! ```text
+//! Link (connection) ── Session ──┬── Lane      ◄── Publisher       one channel, confirms, exact returns
+//!  supervised, redials for ever  ├── Keeper    ◄── Consumer        one channel, prefetch, ack ledger
+//!                                └── topology, look-ups            a channel each
+//! ```
+
+mod backoff;
+pub(crate) mod connection;
+mod fault;
+pub(crate) mod table;
+pub(crate) mod topology;
+
+mod inflight;
+mod lane;
+mod publisher;
+mod returns;
+
+mod consumer;
+mod delivery;
+mod keeper;
+mod ledger;
+
+pub use consumer::{ConsumeOptions, Consumer, ConsumerEvent};
+pub use delivery::{Delivery, Requeue, Token};
+pub use publisher::{PublishOptions, Publisher, Route, WhenUnavailable};
+pub use topology::{ExchangeSpec, Existing, QueueDepth, QueueSpec};

@@ -1,0 +1,148 @@
+//! Where results are kept.
+//!
+//! [`ResultBackend`] is implemented by Redis (Celery's own bytes and rules), by this process's memory (tests) and by
+//! nothing at all ("disabled"). One conformance suite runs over them.
+
+use std::fmt;
+
+use celery_protocol::{GroupId, ResultMeta, ResultTuple, TaskId, TaskState};
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use serde_json::value::RawValue;
+
+use crate::error::{BackendError, BackendErrorKind};
+
+mod disabled;
+mod mailbox;
+mod memory;
+
+pub use disabled::DisabledBackend;
+pub use memory::MemoryBackend;
+
+/// An answer that is still under way.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, BackendError>>;
+
+/// Keeps results of tasks.
+///
+/// Every call is bounded in time; what is written is announced to those who [`watch`](Self::watch).
+pub trait ResultBackend: fmt::Debug + Send + Sync + 'static {
+    /// Stores the state of a task. A stored SUCCESS is never overwritten; everything else is.
+    fn store<'a>(&'a self, meta: &'a ResultMeta) -> Answer<'a, ()> {
+        self.store_many(std::slice::from_ref(meta))
+    }
+
+    /// Stores many states, in one go. On an error any of them may have been stored; storing again is harmless.
+    fn store_many<'a>(&'a self, metas: &'a [ResultMeta]) -> Answer<'a, ()>;
+
+    /// The state of a task; `None` if nothing is known of it.
+    fn get<'a>(&'a self, id: &'a TaskId) -> Answer<'a, Option<ResultMeta>>;
+
+    /// The states of many tasks, in the order of `ids`.
+    fn get_many<'a>(&'a self, ids: &'a [TaskId]) -> Answer<'a, Vec<Option<ResultMeta>>>;
+
+    /// The state now (if any) and all that follow. The stream ends after a final state, never before; a failing backend
+    /// only delays it. It is subscribed before the state is read, so that nothing falls in between.
+    fn watch<'a>(&'a self, id: &'a TaskId) -> Answer<'a, BoxStream<'static, ResultMeta>>;
+
+    /// Forgets a task.
+    fn forget<'a>(&'a self, id: &'a TaskId) -> Answer<'a, ()>;
+
+    /// Stores the shape of a group, for `GroupResult.restore`.
+    fn store_group<'a>(&'a self, group: &'a ResultTuple) -> Answer<'a, ()>;
+
+    /// The shape of a group.
+    fn get_group<'a>(&'a self, id: &'a GroupId) -> Answer<'a, Option<ResultTuple>>;
+
+    /// Forgets the shape of a group.
+    fn forget_group<'a>(&'a self, id: &'a GroupId) -> Answer<'a, ()>;
+
+    /// A producer is about to send the last header task of a chord of `size` results.
+    fn chord_start<'a>(&'a self, group: &'a GroupId, size: u64) -> Answer<'a, ()>;
+
+    /// A running chord gets one more member.
+    fn chord_grow<'a>(&'a self, group: &'a GroupId, by: i64) -> Answer<'a, ()>;
+
+    /// A header task has ended. Whoever gets [`ChordProgress::Claimed`] must send the body.
+    fn chord_part<'a>(&'a self, part: &'a ChordPart) -> Answer<'a, ChordProgress>;
+
+    /// The results of a chord's header, in order.
+    fn chord_results<'a>(&'a self, group: &'a GroupId) -> Answer<'a, Vec<ChordMember>>;
+
+    /// Keeps the claim on a chord's body for longer; `false`: it was lost, somebody else sends the body.
+    fn chord_extend<'a>(&'a self, claim: &'a ChordClaim, seconds: u64) -> Answer<'a, bool>;
+
+    /// The body is sent: forgets the header's results and leaves a mark for late duplicates.
+    fn chord_done<'a>(&'a self, claim: &'a ChordClaim) -> Answer<'a, ()>;
+
+    /// The body cannot be sent: nobody else shall try.
+    fn chord_abort<'a>(&'a self, group: &'a GroupId) -> Answer<'a, ()>;
+
+    /// Whether the backend answers.
+    fn ping(&self) -> Answer<'_, ()>;
+
+    /// What kind of backend this is, for `report` and logs: `redis`, `memory`, `disabled`.
+    fn name(&self) -> &'static str;
+}
+
+/// The end of one header task of a chord.
+#[derive(Debug, Clone)]
+pub struct ChordPart {
+    /// The chord.
+    pub group: GroupId,
+    /// The header task.
+    pub task: TaskId,
+    /// SUCCESS, FAILURE or REVOKED.
+    pub state: TaskState,
+    /// The value, or the exception.
+    pub result: Box<RawValue>,
+    /// Position in the header; tasks without one come last.
+    pub index: Option<u32>,
+    /// Seconds for which a claim holds before another worker may take it.
+    pub claim_seconds: u64,
+}
+
+/// How far a chord is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChordProgress {
+    /// Not all header tasks have ended, or the producer has not sent the last one yet.
+    Waiting {
+        /// Header tasks that have ended.
+        done: u64,
+        /// Their number, when it is known.
+        total: Option<u64>,
+    },
+    /// All have ended, and the body is ours to send.
+    Claimed(ChordClaim),
+    /// All have ended, and somebody else is sending the body.
+    Taken,
+    /// The body was sent before; this is a late duplicate.
+    Late,
+}
+
+/// The right to send a chord's body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChordClaim {
+    /// The chord.
+    pub group: GroupId,
+    /// Proves that the claim is ours.
+    pub token: String,
+}
+
+/// The result of one header task.
+#[derive(Debug, Clone)]
+pub struct ChordMember {
+    /// The task.
+    pub task: TaskId,
+    /// SUCCESS, FAILURE or REVOKED.
+    pub state: TaskState,
+    /// The value, or the exception.
+    pub result: Box<RawValue>,
+}
+
+fn unsupported<T>(what: &str) -> Answer<'static, T>
+where
+    T: Send + 'static,
+{
+    let error = BackendError::new(BackendErrorKind::Unsupported, what);
+    Box::pin(std::future::ready(Err(error)))
+}

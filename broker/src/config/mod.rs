@@ -1,0 +1,107 @@
+//! Settings and URLs.
+//!
+//! [`table`] is the one table type from which each program reads its settings, whatever their source, and from which
+//! `docs/configuration.md` is made. [`url`] reads broker and result-backend URLs as Celery writes them. Nothing in here
+//! prints a secret.
+
+pub mod table;
+pub mod url;
+
+pub use table::{ConfigError, Kind, Layered, Setting, Source, Sources, markdown, parse_duration};
+pub use url::{BackendUrl, BrokerUrls, RedisUrl, redact};
+
+/// The settings that every program with a [`Celery`](crate::Celery) handle has.
+pub const CLIENT_SETTINGS: &[Setting] = &[
+    Setting {
+        name: "broker_url",
+        flag: "broker",
+        env: "CELERY_BROKER_URL",
+        kind: Kind::Text,
+        default: Some("amqp://guest:guest@localhost:5672//"),
+        secret: true,
+        doc: "RabbitMQ, `amqp://user:password@host:port/vhost` or `amqps://…`. Several, separated by `;`, are tried in turn.",
+    },
+    Setting {
+        name: "result_backend",
+        flag: "result-backend",
+        env: "CELERY_RESULT_BACKEND",
+        kind: Kind::Text,
+        default: None,
+        secret: true,
+        doc: "Where results go: `redis://:password@host:port/db`, `rediss://…?ssl_cert_reqs=required`, or `disabled://`.",
+    },
+    Setting {
+        name: "task_default_queue",
+        flag: "default-queue",
+        env: "CELERY_TASK_DEFAULT_QUEUE",
+        kind: Kind::Text,
+        default: Some("celery"),
+        secret: false,
+        doc: "Queue of tasks that no route names.",
+    },
+    Setting {
+        name: "result_expires",
+        flag: "result-expires",
+        env: "CELERY_RESULT_EXPIRES",
+        kind: Kind::Duration,
+        default: Some("1d"),
+        secret: false,
+        doc: "How long results are kept; 0 keeps them for ever.",
+    },
+    Setting {
+        name: "broker_connection_timeout",
+        flag: "broker-connection-timeout",
+        env: "CELERY_BROKER_CONNECTION_TIMEOUT",
+        kind: Kind::Duration,
+        default: Some("10s"),
+        secret: false,
+        doc: "Time for TCP, TLS and AMQP handshake of one connection attempt.",
+    },
+    Setting {
+        name: "broker_heartbeat",
+        flag: "broker-heartbeat",
+        env: "CELERY_BROKER_HEARTBEAT",
+        kind: Kind::Duration,
+        default: Some("10s"),
+        secret: false,
+        doc: "AMQP heartbeat; a silent broker is given up after twice this time.",
+    },
+    Setting {
+        name: "publish_timeout",
+        flag: "publish-timeout",
+        env: "CELERY_PUBLISH_TIMEOUT",
+        kind: Kind::Duration,
+        default: Some("5s"),
+        secret: false,
+        doc: "Time for the broker to confirm a message before its fate counts as unknown.",
+    },
+    Setting {
+        name: "task_send_sent_event",
+        flag: "task-send-sent-event",
+        env: "CELERY_TASK_SEND_SENT_EVENT",
+        kind: Kind::Bool,
+        default: Some("false"),
+        secret: false,
+        doc: "Send a `task-sent` event with each task.",
+    },
+    Setting {
+        name: "result_global_keyprefix",
+        flag: "result-global-keyprefix",
+        env: "CELERY_RESULT_GLOBAL_KEYPREFIX",
+        kind: Kind::Text,
+        default: None,
+        secret: false,
+        doc: "Prefix of all keys in Redis (Celery: `result_backend_transport_options.global_keyprefix`).",
+    },
+];
+
+/// The name of this machine, as Celery puts it into node names.
+pub fn hostname() -> String {
+    // The kernel's name, also inside containers, where /etc/hostname may be missing.
+    ["/proc/sys/kernel/hostname", "/etc/hostname"]
+        .iter()
+        .filter_map(|path| std::fs::read_to_string(path).ok())
+        .map(|name| name.trim().to_owned())
+        .find(|name| !name.is_empty())
+        .unwrap_or_else(|| "localhost".to_owned())
+}

@@ -1,0 +1,6 @@
+//! celery-broker against real servers.
+
+mod support;
+
+mod consume;
+mod publish;
