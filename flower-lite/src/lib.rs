@@ -1,1 +1,30 @@
-//! A live monitor for Celery.
+//! flower-lite: a live monitor for Celery.
+//!
+//! Workers of any kind (Python's, ours) tell what they do in events. The monitor keeps what follows from them in memory
+//! and serves it as JSON, as a live stream, and as pages. It is a program of its own, and a library with one door:
+//! [`scope`] mounts it into another actix-web program.
+//!
+//! # Layout
+//!
+//! * [`state`]: the state of a cluster, pure; [`view`] makes JSON of it.
+//! * [`collector`]: the one task that writes the state; [`monitor`]: the handle by which everyone reads it.
+//! * [`live`]: what live clients are told.
+//! * [`routes`]: what is served; [`assets`]: the built pages; [`guard`]: which hosts are answered for.
+//! * [`startup`]: puts a monitor together.
+
+pub mod assets;
+pub mod clock;
+pub mod collector;
+pub mod error;
+pub mod guard;
+pub mod live;
+pub mod metrics;
+pub mod monitor;
+pub mod routes;
+pub mod startup;
+pub mod state;
+pub mod taskstate;
+pub mod view;
+
+pub use monitor::{Monitor, MonitorOptions};
+pub use routes::scope;

@@ -1,0 +1,89 @@
+//! The one task that writes the state: it takes events in as they come, and four times a second looks after the clock
+//! (which workers have fallen silent) and gives the beat to which streams are written.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use celery_protocol::event::Event;
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::live::Link;
+use crate::monitor::Shared;
+use crate::state::time::UnixTime;
+
+/// How often streams are written and workers are judged.
+pub const BEAT: Duration = Duration::from_millis(250);
+/// How many events are applied before readers get a turn.
+const AT_ONCE: usize = 256;
+
+/// What the collector takes in.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// Events, as they came off the wire together.
+    Events {
+        /// Those that could be read.
+        events: Vec<Event>,
+        /// How many could not.
+        undecodable: u64,
+    },
+    /// The connection to the broker was made, or lost.
+    Link(Link),
+}
+
+/// Runs until `stop`, or until nobody can send any more.
+pub(crate) async fn run(shared: Arc<Shared>, mut inputs: mpsc::Receiver<Input>, stop: CancellationToken) {
+    let mut beat = tokio::time::interval(BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            // In a flood of events the beat must not starve, so it is asked for first.
+            biased;
+            () = stop.cancelled() => return,
+            _ = beat.tick() => look_after(&shared, clock::now()),
+            input = inputs.recv() => match input {
+                Some(input) => take(&shared, input).await,
+                None => return,
+            },
+        }
+    }
+}
+
+async fn take(shared: &Shared, input: Input) {
+    match input {
+        Input::Link(link) => {
+            shared.set_link(link);
+            // So that streams tell of it with their next overview.
+            shared.state_mut().note_undecodable(0);
+        }
+        Input::Events { events, undecodable } => {
+            if undecodable > 0 {
+                shared.state_mut().note_undecodable(undecodable);
+            }
+            for some in events.chunks(AT_ONCE) {
+                apply(shared, some, clock::now());
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+fn apply(shared: &Shared, events: &[Event], received: UnixTime) {
+    let mut state = shared.state_mut();
+    for event in events {
+        state.apply(event, received);
+    }
+}
+
+fn look_after(shared: &Shared, now: UnixTime) {
+    let mut state = shared.state_mut();
+    state.tick(now);
+    if let Some(silence) = shared.options.purge_offline_workers {
+        state.forget_silent_since(now.plus(-silence.as_secs_f64()));
+    }
+    let version = state.version();
+    drop(state);
+    shared.send_beat(version);
+}

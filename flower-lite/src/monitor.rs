@@ -1,0 +1,130 @@
+//! The handle that everything else holds: the state to read, and the beat to which streams are written.
+//!
+//! Only the [collector](crate::collector) writes the state. Readers take a read lock for as long as they build one
+//! answer; a copy for each of them would cost more than waiting does.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use tokio::sync::watch;
+use tokio_util::sync::DropGuard;
+
+use crate::clock;
+use crate::live::Link;
+use crate::state::{ClusterState, Limits};
+
+/// What a monitor does and how much it remembers.
+#[derive(Clone, Debug)]
+pub struct MonitorOptions {
+    /// How much is remembered.
+    pub limits: Limits,
+    /// Tell all workers, again and again, to send events of their tasks, as Flower does. Default: yes.
+    pub enable_events: bool,
+    /// Forget workers that were silent for so long. Default: never.
+    pub purge_offline_workers: Option<std::time::Duration>,
+    /// How many live streams may be open at a time. Default: 512.
+    pub max_streams: usize,
+}
+
+impl Default for MonitorOptions {
+    fn default() -> MonitorOptions {
+        MonitorOptions {
+            limits: Limits::default(),
+            enable_events: true,
+            purge_offline_workers: None,
+            max_streams: 512,
+        }
+    }
+}
+
+/// A running monitor. Cheap to clone; it stops when the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct Monitor {
+    shared: Arc<Shared>,
+    _stop: Arc<DropGuard>,
+}
+
+/// What the monitor's tasks and its readers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    state: RwLock<ClusterState>,
+    connected: AtomicBool,
+    /// Sent four times a second: the version to write up to.
+    beat: watch::Sender<u64>,
+    streams: AtomicUsize,
+    pub(crate) options: MonitorOptions,
+}
+
+impl Monitor {
+    pub(crate) fn new(shared: Arc<Shared>, stop: DropGuard) -> Monitor {
+        Monitor { shared, _stop: Arc::new(stop) }
+    }
+
+    /// The state, to read. Not to be held across an `await`.
+    pub fn state(&self) -> RwLockReadGuard<'_, ClusterState> {
+        self.shared.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether events can come in.
+    #[must_use]
+    pub fn link(&self) -> Link {
+        if self.shared.connected.load(Ordering::Relaxed) { Link::Connected } else { Link::Lost }
+    }
+
+    /// The beat to which streams are written.
+    pub(crate) fn beat(&self) -> watch::Receiver<u64> {
+        self.shared.beat.subscribe()
+    }
+
+    /// A place among the open streams, if one is free.
+    pub(crate) fn open_stream(&self) -> Option<StreamPlace> {
+        let open = self.shared.streams.fetch_add(1, Ordering::Relaxed);
+        let place = StreamPlace { shared: self.shared.clone() };
+        (open < self.shared.options.max_streams).then_some(place)
+    }
+
+    /// How many streams are open.
+    #[must_use]
+    pub fn open_streams(&self) -> usize {
+        self.shared.streams.load(Ordering::Relaxed)
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(options: MonitorOptions) -> Shared {
+        let state = ClusterState::new(options.limits, clock::now());
+        let (beat, _) = watch::channel(state.version());
+        Shared {
+            state: RwLock::new(state),
+            connected: AtomicBool::new(false),
+            beat,
+            streams: AtomicUsize::new(0),
+            options,
+        }
+    }
+
+    /// The state, to change: for the collector alone.
+    pub(crate) fn state_mut(&self) -> RwLockWriteGuard<'_, ClusterState> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_link(&self, link: Link) {
+        self.connected.store(link == Link::Connected, Ordering::Relaxed);
+    }
+
+    pub(crate) fn send_beat(&self, version: u64) {
+        self.beat.send_replace(version);
+    }
+}
+
+/// A place among the open streams; free again when dropped.
+#[derive(Debug)]
+pub(crate) struct StreamPlace {
+    shared: Arc<Shared>,
+}
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        self.shared.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}

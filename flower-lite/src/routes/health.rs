@@ -1,0 +1,33 @@
+//! What machines ask: is it alive, is it ready, what are its numbers.
+
+use actix_web::HttpResponse;
+use actix_web::web::Data;
+
+use crate::clock;
+use crate::live::Link;
+use crate::metrics;
+use crate::monitor::Monitor;
+
+/// `GET /healthcheck`: Flower's; `OK` while it serves.
+pub async fn healthcheck() -> &'static str {
+    "OK"
+}
+
+/// `GET /livez`: it serves.
+pub async fn livez() -> &'static str {
+    "ok"
+}
+
+/// `GET /readyz`: it serves, and events can come in.
+pub async fn readyz(monitor: Data<Monitor>) -> HttpResponse {
+    match monitor.link() {
+        Link::Connected => HttpResponse::Ok().body("ok"),
+        Link::Lost => HttpResponse::ServiceUnavailable().body("not connected to the broker"),
+    }
+}
+
+/// `GET /metrics`: for Prometheus.
+pub async fn metrics(monitor: Data<Monitor>) -> HttpResponse {
+    let text = metrics::render(&monitor.state(), monitor.link(), monitor.open_streams(), clock::now());
+    HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text)
+}

@@ -1,0 +1,97 @@
+//! What is served, listed in one place.
+
+pub mod health;
+pub mod live;
+pub mod overview;
+pub mod pages;
+pub mod parameters;
+pub mod tasks;
+pub mod workers;
+
+use actix_web::middleware::{Compress, DefaultHeaders};
+use actix_web::web;
+use actix_web::{HttpResponse, Scope};
+
+use crate::error::Problem;
+use crate::monitor::Monitor;
+
+/// What the pages may load: their own files, and nothing from elsewhere; nobody may frame them.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+     connect-src 'self'; font-src 'self'; manifest-src 'self'; base-uri 'self'; form-action 'self'; \
+     frame-ancestors 'none'";
+
+/// The monitor as an actix scope under `prefix` (`""` or `/` for the root), to be mounted into any program.
+///
+/// Pages, their assets, `/api/v2`, `/healthcheck`, `/livez`, `/readyz` and `/metrics`; all of it read-only. The program
+/// that mounts it decides who may see it.
+#[must_use]
+pub fn scope(monitor: Monitor, prefix: &str) -> Scope {
+    let prefix = normal_prefix(prefix);
+    let headers = DefaultHeaders::new()
+        .add(("Content-Security-Policy", CONTENT_SECURITY_POLICY))
+        .add(("X-Content-Type-Options", "nosniff"))
+        .add(("X-Frame-Options", "DENY"))
+        .add(("Referrer-Policy", "no-referrer"))
+        .add(("Cross-Origin-Opener-Policy", "same-origin"))
+        .add(("Cross-Origin-Resource-Policy", "same-origin"))
+        // Where a route doesn't say otherwise: what is shown here is of this moment, and maybe confidential.
+        .add(("Cache-Control", "no-store"));
+    let inner = web::scope("")
+        .app_data(web::Data::new(monitor))
+        .app_data(web::Data::new(pages::Base::new(&prefix)))
+        // Not compressed: a compressor would hold events back.
+        .route("/api/v2/stream", web::get().to(live::stream))
+        .service(api())
+        .service(resource("/healthcheck", web::get().to(health::healthcheck)))
+        .service(resource("/livez", web::get().to(health::livez)))
+        .service(resource("/readyz", web::get().to(health::readyz)))
+        .service(resource("/metrics", web::get().to(health::metrics)))
+        .service(resource("/assets/{path:.+}", web::get().to(pages::asset)))
+        .default_service(web::get().to(pages::page))
+        .wrap(headers);
+    web::scope(&prefix).service(inner)
+}
+
+fn api() -> impl actix_web::dev::HttpServiceFactory {
+    web::scope("/api")
+        .service(resource("/v2/overview", web::get().to(overview::overview)))
+        .service(resource("/v2/workers", web::get().to(workers::list)))
+        .service(resource("/v2/workers/{name:.+}", web::get().to(workers::one)))
+        .service(resource("/v2/tasks", web::get().to(tasks::list)))
+        .service(resource("/v2/tasks/{id:.+}", web::get().to(tasks::one)))
+        .default_service(web::to(no_such_api))
+        .wrap(Compress::default())
+}
+
+/// A path with one way to be asked; every other method is answered with 405.
+fn resource(path: &str, get: actix_web::Route) -> actix_web::Resource {
+    web::resource(path).route(get).default_service(web::to(wrong_method))
+}
+
+async fn wrong_method() -> Result<HttpResponse, Problem> {
+    Err(Problem::wrong_method())
+}
+
+async fn no_such_api(request: actix_web::HttpRequest) -> Result<HttpResponse, Problem> {
+    Err(Problem::not_found(format!("there is no {}", request.path())))
+}
+
+/// `""` for the root, else with a slash in front and none behind.
+fn normal_prefix(prefix: &str) -> String {
+    let prefix = prefix.trim_matches('/');
+    if prefix.is_empty() { String::new() } else { format!("/{prefix}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_may_be_written_in_any_way() {
+        for (written, normal) in
+            [("", ""), ("/", ""), ("dashboard", "/dashboard"), ("/dashboard/", "/dashboard"), ("a/b", "/a/b")]
+        {
+            assert_eq!(normal_prefix(written), normal);
+        }
+    }
+}

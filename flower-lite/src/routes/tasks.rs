@@ -1,0 +1,26 @@
+//! `GET /api/v2/tasks` and `/api/v2/tasks/{id}`.
+
+use actix_web::web::{Data, Path};
+use actix_web::{HttpRequest, HttpResponse};
+
+use super::parameters::TaskListing;
+use crate::error::Problem;
+use crate::monitor::Monitor;
+use crate::state::query;
+use crate::view::{TaskDetail, TaskPage};
+
+/// A page of tasks.
+pub async fn list(monitor: Data<Monitor>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let TaskListing { filter, sort, cursor, limit, facets } = TaskListing::parse(&request)?;
+    let state = monitor.state();
+    let page = query::page(state.tasks(), &filter, sort, cursor.as_ref(), limit);
+    let facets = facets.then(|| query::facets(state.tasks(), &filter));
+    Ok(HttpResponse::Ok().json(TaskPage::of(&state, &page, facets)))
+}
+
+/// One task with its whole story.
+pub async fn one(monitor: Data<Monitor>, id: Path<String>) -> Result<HttpResponse, Problem> {
+    let state = monitor.state();
+    let task = state.tasks().get(&id).ok_or_else(|| Problem::not_found(format!("no task {id} is known")))?;
+    Ok(HttpResponse::Ok().json(TaskDetail::of(&state, task, None)))
+}

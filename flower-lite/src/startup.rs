@@ -1,0 +1,140 @@
+//! Puts a monitor together. The only place in this crate that starts tasks.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::Server;
+use actix_web::middleware::from_fn;
+use actix_web::web::Data;
+use actix_web::{App, HttpServer};
+use celery_protocol::event::Event;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::collector::{self, Input};
+use crate::guard::{self, Hosts};
+use crate::live::Link;
+use crate::monitor::{Monitor, MonitorOptions, Shared};
+use crate::routes;
+
+/// How long a client may take to send the head of a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many batches of events may wait for the collector.
+const WAITING: usize = 64;
+
+impl Monitor {
+    /// A monitor that is fed by hand instead of by a broker: for demonstrations, replays and tests.
+    ///
+    /// To be called within a Tokio runtime.
+    #[must_use]
+    pub fn fed_by_hand(options: MonitorOptions) -> (Monitor, Feed) {
+        let shared = Arc::new(Shared::new(options));
+        let stop = CancellationToken::new();
+        let (inputs, received) = mpsc::channel(WAITING);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "I6: tasks are started in startup.rs; this one ends with `stop`"
+        )]
+        tokio::spawn(collector::run(shared.clone(), received, stop.clone()));
+        shared.set_link(Link::Connected);
+        (Monitor::new(shared, stop.drop_guard()), Feed { inputs })
+    }
+}
+
+/// The hand that feeds a monitor.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    inputs: mpsc::Sender<Input>,
+}
+
+impl Feed {
+    /// Hands events over, in their order; waits while the monitor is busy. Does nothing once the monitor has ended.
+    pub async fn events(&self, events: Vec<Event>) {
+        let _ = self.inputs.send(Input::Events { events, undecodable: 0 }).await;
+    }
+
+    /// Hands over the body of a message as it came off the wire.
+    pub async fn body(&self, body: &[u8]) {
+        let mut undecodable = 0;
+        let events = match celery_protocol::event::decode(body) {
+            Ok(events) => {
+                events.into_iter().filter_map(|event| event.inspect_err(|_| undecodable += 1).ok()).collect()
+            }
+            Err(_) => {
+                undecodable += 1;
+                Vec::new()
+            }
+        };
+        let _ = self.inputs.send(Input::Events { events, undecodable }).await;
+    }
+
+    /// Says that the connection to the broker was made or lost.
+    pub async fn link(&self, link: Link) {
+        let _ = self.inputs.send(Input::Link(link)).await;
+    }
+}
+
+/// How a monitor is served by a program of its own.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// Where to listen; port 0 takes any that is free.
+    pub address: SocketAddr,
+    /// Under which path; empty for the root.
+    pub prefix: String,
+    /// Which hosts to answer for.
+    pub hosts: Hosts,
+}
+
+/// A monitor that is served.
+pub struct Application {
+    server: Server,
+    address: SocketAddr,
+}
+
+impl Application {
+    /// Listens; serves once it is run.
+    ///
+    /// # Errors
+    /// When the address can't be listened on.
+    pub fn build(monitor: Monitor, options: ServeOptions) -> io::Result<Application> {
+        let ServeOptions { address, prefix, hosts } = options;
+        let listener = TcpListener::bind(address)?;
+        let address = listener.local_addr()?;
+        let server = HttpServer::new(move || {
+            App::new()
+                .app_data(Data::new(hosts.clone()))
+                .wrap(from_fn(guard::only_own_hosts))
+                .service(routes::scope(monitor.clone(), &prefix))
+        })
+        .listen(listener)?
+        .client_request_timeout(HEAD_TIMEOUT)
+        // Live streams never end by themselves; those who read them come back.
+        .shutdown_timeout(1)
+        .disable_signals()
+        .run();
+        Ok(Application { server, address })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` is done.
+    ///
+    /// # Errors
+    /// When the server fails.
+    pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+        let handle = self.server.handle();
+        let mut server = std::pin::pin!(self.server);
+        tokio::select! {
+            result = &mut server => return result,
+            () = shutdown => {}
+        }
+        let (_, result) = tokio::join!(handle.stop(true), server);
+        result
+    }
+}

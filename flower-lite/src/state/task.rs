@@ -1,0 +1,326 @@
+//! One task: its timeline, and what follows from it.
+//!
+//! Events arrive late, twice, out of order, or not at all. So a task keeps the *set* of its events, sorted, and derives
+//! everything else from that set: whatever order the same events come in, the outcome is the same. The rule that gives
+//! the state is Celery's (`celery.events.state`): an event moves a task on unless the state it stands for comes before
+//! the present one; a retry is exempt, since it begins the next attempt.
+//!
+//! Celery applies that rule in the order of arrival. Here it is applied in the order of happening: attempt by attempt,
+//! and within an attempt by the sender's time. For a stream in order both give the same.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::key::TaskKey;
+use crate::taskstate::TaskState;
+
+use super::mark::{Call, Kind, Mark, Sent, Success, Trouble, What};
+use super::time::UnixTime;
+
+/// How many events of one task are kept. Beyond it the oldest go, except for those that tell what was called.
+pub const MAX_MARKS: usize = 64;
+
+/// The first-seen number of a task in this process; never used again for another one.
+pub type Serial = u64;
+
+/// A task as its events show it.
+#[derive(Clone, Debug)]
+pub struct Task {
+    id: TaskKey,
+    serial: Serial,
+    version: u64,
+    /// Sorted by [`Mark::order`], without duplicates, never empty once recorded.
+    marks: Vec<Mark>,
+    /// How many marks were dropped for want of room.
+    forgotten: u32,
+    standing: Standing,
+}
+
+/// What the timeline amounts to.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Standing {
+    state: TaskState,
+    at: UnixTime,
+    worker: Option<Arc<str>>,
+}
+
+/// How a mark was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It was new.
+    New,
+    /// It was there already: a duplicate.
+    Known,
+}
+
+impl Task {
+    /// A task of which nothing is known yet.
+    #[must_use]
+    pub fn new(id: TaskKey, serial: Serial) -> Task {
+        Task { id, serial, version: 0, marks: Vec::new(), forgotten: 0, standing: Standing::nothing() }
+    }
+
+    /// Puts `mark` in its place and derives everything else anew.
+    pub fn record(&mut self, mark: Mark, version: u64) -> Taken {
+        match self.marks.binary_search_by(|known| known.order(&mark)) {
+            Ok(_) => return Taken::Known,
+            Err(place) => self.marks.insert(place, mark),
+        }
+        self.version = version;
+        if self.marks.len() > MAX_MARKS {
+            self.forget_one();
+        }
+        self.standing = Standing::of(&self.marks);
+        Taken::New
+    }
+
+    /// Drops the oldest mark that doesn't tell what was called.
+    fn forget_one(&mut self) {
+        let call = self.call_index();
+        let spare = (0..self.marks.len())
+            .find(|&index| Some(index) != call && self.marks[index].what.kind() != Kind::Sent);
+        self.marks.remove(spare.unwrap_or(0));
+        self.forgotten += 1;
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &TaskKey {
+        &self.id
+    }
+
+    /// Its number in the order in which this process first saw tasks.
+    #[must_use]
+    pub fn serial(&self) -> Serial {
+        self.serial
+    }
+
+    /// The version of the cluster state in which it last changed.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Its state.
+    #[must_use]
+    pub fn state(&self) -> &TaskState {
+        &self.standing.state
+    }
+
+    /// When it came into its state.
+    #[must_use]
+    pub fn timestamp(&self) -> UnixTime {
+        self.standing.at
+    }
+
+    /// The worker that had to do with it last.
+    #[must_use]
+    pub fn worker(&self) -> Option<&Arc<str>> {
+        self.standing.worker.as_ref()
+    }
+
+    /// Whether a worker is at it.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        matches!(self.standing.state, TaskState::Started | TaskState::Custom(_)) && self.worker().is_some()
+    }
+
+    /// Its events, oldest first.
+    #[must_use]
+    pub fn marks(&self) -> &[Mark] {
+        &self.marks
+    }
+
+    /// How many of its events were dropped because there were more than [`MAX_MARKS`].
+    #[must_use]
+    pub fn forgotten(&self) -> u32 {
+        self.forgotten
+    }
+
+    /// What was called: as the worker of the newest attempt received it, else as the client sent it.
+    #[must_use]
+    pub fn call(&self) -> Option<&Call> {
+        self.call_index().and_then(|index| self.marks[index].what.call())
+    }
+
+    fn call_index(&self) -> Option<usize> {
+        let newest = |kind: Kind| {
+            let calls = self.marks.iter().enumerate().filter(|(_, mark)| mark.what.kind() == kind);
+            // `max_by_key` gives the last of equals: the newest.
+            calls.max_by_key(|(_, mark)| mark.what.call().map(|call| call.retries)).map(|(index, _)| index)
+        };
+        newest(Kind::Received).or_else(|| newest(Kind::Sent))
+    }
+
+    /// The registered name.
+    #[must_use]
+    pub fn name(&self) -> Option<&Arc<str>> {
+        self.call().and_then(|call| call.name.as_ref())
+    }
+
+    /// How it was sent and by whom, if a client told.
+    #[must_use]
+    pub fn sent(&self) -> Option<(&Sent, &Arc<str>)> {
+        self.marks.iter().rev().find_map(|mark| match &mark.what {
+            What::Sent(sent) => Some((&**sent, &mark.origin)),
+            _ => None,
+        })
+    }
+
+    /// How it succeeded.
+    #[must_use]
+    pub fn success(&self) -> Option<&Success> {
+        self.marks.iter().rev().find_map(|mark| match &mark.what {
+            What::Succeeded(success) => Some(&**success),
+            _ => None,
+        })
+    }
+
+    /// The exception of its last attempt that failed.
+    #[must_use]
+    pub fn trouble(&self) -> Option<&Trouble> {
+        self.marks.iter().rev().find_map(|mark| match &mark.what {
+            What::Failed(trouble) | What::Retried(trouble) => Some(&**trouble),
+            _ => None,
+        })
+    }
+
+    /// When it last had an event of this kind.
+    #[must_use]
+    pub fn when(&self, kind: Kind) -> Option<UnixTime> {
+        self.marks.iter().rev().find(|mark| mark.what.kind() == kind).map(|mark| mark.at)
+    }
+
+    /// The highest logical clock among its events.
+    #[must_use]
+    pub fn clock(&self) -> u64 {
+        self.marks.iter().map(|mark| mark.clock).max().unwrap_or(0)
+    }
+
+    /// The time by which tasks are listed: when it was received, or the first thing that is known.
+    #[must_use]
+    pub fn listed_at(&self) -> UnixTime {
+        self.when(Kind::Received)
+            .or_else(|| self.when(Kind::Sent))
+            .or_else(|| self.marks.first().map(|mark| mark.at))
+            .unwrap_or(UnixTime::EPOCH)
+    }
+
+    /// Seconds that it ran: as the worker measured it, or for a failure from its start to its end.
+    #[must_use]
+    pub fn runtime(&self) -> Option<f64> {
+        if let Some(success) = self.success() {
+            return success.runtime;
+        }
+        let end = self.marks.iter().rev().find(|mark| mark.what.kind() == Kind::Failed)?;
+        let start = self.marks.iter().rev().find(|mark| {
+            mark.what.kind() == Kind::Started && mark.origin == end.origin && mark.at <= end.at
+        })?;
+        Some(end.at.since(start.at))
+    }
+
+    /// What it costs to keep this task, in bytes; an estimate that counts every text.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        // An entry in four indexes, in the map of ids and in the queue of recent changes.
+        const INDEXED: usize = 6 * 40;
+        size_of::<Task>()
+            + INDEXED
+            + self.id.as_str().len()
+            + self.marks.iter().map(Mark::weight).sum::<usize>()
+    }
+}
+
+impl Standing {
+    fn nothing() -> Standing {
+        Standing { state: TaskState::Pending, at: UnixTime::EPOCH, worker: None }
+    }
+
+    fn of(marks: &[Mark]) -> Standing {
+        let mut standing = Standing::nothing();
+        match attempts(marks) {
+            None => marks.iter().for_each(|mark| standing.step(mark)),
+            Some(attempts) => {
+                let mut order: Vec<usize> = (0..marks.len()).collect();
+                order.sort_by_key(|&index| attempts[index]);
+                order.into_iter().for_each(|index| standing.step(&marks[index]));
+            }
+        }
+        standing
+    }
+
+    fn step(&mut self, mark: &Mark) {
+        let state = mark.what.state();
+        let sent = matches!(mark.what, What::Sent(_));
+        if !sent {
+            self.worker = Some(mark.origin.clone());
+        }
+        let retry = state == TaskState::Retry || self.state == TaskState::Retry;
+        // A retry's message is sent before the retry is told of, so its `sent` never ends the state RETRY.
+        let moves = if retry { !sent } else { rank(&state) <= rank(&self.state) };
+        if moves {
+            self.state = state;
+            self.at = mark.at;
+        }
+    }
+}
+
+/// Celery's precedence (`celery.states`): the lower number wins. A state that Celery doesn't know stands between FAILURE
+/// and REVOKED.
+#[must_use]
+pub fn rank(state: &TaskState) -> u8 {
+    match state {
+        TaskState::Success => 0,
+        TaskState::Failure => 1,
+        TaskState::Revoked => 3,
+        TaskState::Started => 4,
+        TaskState::Received => 5,
+        TaskState::Rejected => 6,
+        TaskState::Retry => 7,
+        TaskState::Pending => 8,
+        _ => 2,
+    }
+}
+
+/// Which attempt each mark belongs to; `None` when there was only one.
+///
+/// Only `received` (and `sent`) tell the attempt. The rest is inferred per worker: a retry ends the earliest attempt
+/// that is open there, any other end the latest one. This keeps `retried` of the first attempt in front of `succeeded`
+/// of the second even where the second was quicker than the first one's report, or ran under another clock.
+fn attempts(marks: &[Mark]) -> Option<Vec<u32>> {
+    let retried = |mark: &Mark| matches!(&mark.what, What::Received(call) if call.retries > 0);
+    if !marks.iter().any(retried) {
+        return None;
+    }
+    let mut open: HashMap<Arc<str>, Vec<u32>> = HashMap::new();
+    let mut newest = 0;
+    let mut assign = |mark: &Mark| {
+        let open = open.entry(mark.origin.clone()).or_default();
+        let attempt = match &mark.what {
+            What::Sent(sent) => Some(sent.call.retries),
+            What::Received(call) => {
+                open.push(call.retries);
+                newest = newest.max(call.retries);
+                Some(call.retries)
+            }
+            What::Started | What::Custom(_) => open.iter().max().copied(),
+            What::Retried(_) => close(open, Ordering::Less),
+            _ => close(open, Ordering::Greater),
+        };
+        attempt.unwrap_or(newest)
+    };
+    Some(marks.iter().map(&mut assign).collect())
+}
+
+/// Takes the least or the greatest attempt out of `open`. The last one stays: a second end of it belongs to it too.
+fn close(open: &mut Vec<u32>, which: Ordering) -> Option<u32> {
+    let pick = |a: &(usize, &u32), b: &(usize, &u32)| {
+        if which == Ordering::Less { b.1.cmp(a.1) } else { a.1.cmp(b.1) }
+    };
+    let (index, &attempt) = open.iter().enumerate().max_by(pick)?;
+    if open.len() > 1 {
+        open.remove(index);
+    }
+    Some(attempt)
+}
