@@ -5,7 +5,7 @@ SCRIPTS := broker/testkit/scripts
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help deps venv web build demo servers test bench check fmt clippy doc clean
+.PHONY: help deps venv web build demo servers test conformance bench check fmt clippy doc clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ servers: deps ## start a private RabbitMQ and Redis, print their addresses, stay
 test: web ## run all tests, against real servers and real Python peers (T=name: only those)
 	cargo build --workspace --bins
 	@$(SCRIPTS)/test.sh --workspace --no-fail-fast $(T)
+
+conformance: venv ## run Celery's own integration suite against our example worker (ARGS='--tier A')
+	@$(SCRIPTS)/conformance.sh $(ARGS)
 
 bench: deps ## how fast the worker drains a queue, beside a bare lapin loop (ARGS='--tasks 10000 --rounds 1': short)
 	cargo build --release -p celery-worker --bins

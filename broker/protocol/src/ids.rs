@@ -157,6 +157,11 @@ identifier!(
 from_uuid!(TaskId, GroupId, Ticket);
 
 impl TaskName {
+    /// One of Celery's own tasks: `celery.<name>`.
+    pub(crate) fn builtin(name: &'static str) -> Self {
+        Self(format!("celery.{name}").into())
+    }
+
     /// What Python would call the function: the part behind the last dot.
     pub fn function(&self) -> &str {
         function_name(&self.0)

@@ -10,6 +10,7 @@ pub mod glob;
 pub mod ids;
 pub mod limits;
 pub mod message;
+pub mod options;
 pub mod pyjson;
 pub mod raw;
 pub mod repr;
@@ -19,14 +20,18 @@ pub mod time;
 
 pub use crate::{
     args::{BindError, bind},
-    canvas::{Sig, SigError, Signature, SignatureError, SignatureOptions},
+    canvas::{
+        Canvas, Chain, Chord, Group, IntoCanvas, Sig, SigError, Signature, SignatureError, SignatureOptions,
+        chain, chord, group,
+    },
     event::Event,
     ids::{GroupId, IdError, Nodename, QueueName, TaskId, TaskName, Ticket},
     limits::Limits,
     message::{
-        Body, Embed, HeaderMap, Headers, Malformed, Message, Properties, RawMessage, Reason, Signatures,
-        TimeLimits,
+        Body, Embed, HeaderMap, Headers, Malformed, Message, NewCall, Properties, RawMessage, Reason,
+        Signatures, TimeLimits,
     },
+    options::{SendOptions, TaskOptions},
     pyjson::EncodeError,
     raw::{RawArgs, RawKwargs, RawMap},
     result::{RemoteException, ResultMeta, ResultTuple, TaskState},

@@ -33,21 +33,36 @@ macro_rules! remote_task {
         #[allow(non_camel_case_types)]
         $vis enum $task {}
 
+        #[allow(dead_code)]
         impl $task {
             /// A call with these arguments.
-            #[must_use]
             $vis fn s($($param: $type),*) -> $crate::Sig<$output> {
-                #[allow(unused_mut)]
-                let mut call = $crate::Sig::new($name);
-                $(call = call.arg(&$param);)*
-                call
+                $crate::Sig::new($name)$(.arg($param))*
             }
         }
+
+        $crate::__partial!($vis $task $name $output; $($param: $type),*);
 
         impl $crate::TaskDef for $task {
             const NAME: &'static str = $name;
             type Params = ($($type,)*);
             type Output = $output;
+        }
+    };
+}
+
+/// `name::partial(…)` of [`remote_task!`](crate::remote_task): all but the first argument, if there is one.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __partial {
+    ($vis:vis $task:ident $name:literal $output:ty;) => {};
+    ($vis:vis $task:ident $name:literal $output:ty; $first:ident: $first_type:ty $(, $param:ident: $type:ty)*) => {
+        #[allow(dead_code)]
+        impl $task {
+            /// A call with all arguments but the first, which is the result of the task before.
+            $vis fn partial($($param: $type),*) -> $crate::Sig<$output> {
+                $crate::Sig::new($name)$(.arg($param))*
+            }
         }
     };
 }

@@ -28,6 +28,11 @@ impl SignatureOptions {
         &mut self.0
     }
 
+    /// All options, in order.
+    pub fn into_map(self) -> RawMap {
+        self.0
+    }
+
     /// The raw value of an option, unless it is missing or `null`.
     pub fn get(&self, name: &str) -> Option<&RawValue> {
         self.0.get_some(name)

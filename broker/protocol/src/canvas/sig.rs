@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::Signature;
 use crate::{QueueName, RawArgs, TaskId, TaskName, WireTime, ids::IdError, pyjson::EncodeError};
@@ -29,6 +30,12 @@ pub struct SigError {
     problem: String,
 }
 
+impl SigError {
+    pub(super) fn new(task: &str, problem: &str) -> Self {
+        Self { task: task.to_owned(), problem: problem.to_owned() }
+    }
+}
+
 impl<O> Sig<O> {
     /// A call of the task `name` without arguments.
     pub fn new(name: &str) -> Self {
@@ -47,13 +54,18 @@ impl<O> Sig<O> {
     }
 
     /// With one more positional argument.
-    pub fn arg<T: Serialize + ?Sized>(self, value: &T) -> Self {
-        self.attempt(|signature| Ok(signature.args.push(value)?))
+    pub fn arg(self, value: impl Serialize) -> Self {
+        self.attempt(|signature| Ok(signature.args.push(&value)?))
+    }
+
+    /// With one more positional argument that is JSON already.
+    pub fn arg_raw(self, value: Box<RawValue>) -> Self {
+        self.change(|signature| signature.args.push_raw(value))
     }
 
     /// With one more keyword argument.
-    pub fn kwarg<T: Serialize + ?Sized>(self, name: &str, value: &T) -> Self {
-        self.attempt(|signature| Ok(signature.kwargs.insert(name, value)?))
+    pub fn kwarg(self, name: &str, value: impl Serialize) -> Self {
+        self.attempt(|signature| Ok(signature.kwargs.insert(name, &value)?))
     }
 
     /// With raw positional arguments in place of the present ones.
@@ -75,27 +87,27 @@ impl<O> Sig<O> {
 
     /// Not before this long from the moment of sending. Default: at once.
     pub fn countdown(self, delay: Duration) -> Self {
-        self.option("countdown", &delay.as_secs_f64())
+        self.option("countdown", delay.as_secs_f64())
     }
 
     /// Not before this moment. Default: at once.
     pub fn eta(self, at: SystemTime) -> Self {
-        self.option("eta", &WireTime::from(at))
+        self.option("eta", WireTime::from(at))
     }
 
     /// Not after this long from the moment of sending. Default: whenever.
     pub fn expires_in(self, after: Duration) -> Self {
-        self.option("expires", &after.as_secs_f64())
+        self.option("expires", after.as_secs_f64())
     }
 
     /// Not after this moment. Default: whenever.
     pub fn expires(self, at: SystemTime) -> Self {
-        self.option("expires", &WireTime::from(at))
+        self.option("expires", WireTime::from(at))
     }
 
     /// Priority, higher is more urgent. Default: none.
     pub fn priority(self, priority: u8) -> Self {
-        self.option("priority", &priority)
+        self.option("priority", priority)
     }
 
     /// With this id. Default: a random one.
@@ -105,17 +117,17 @@ impl<O> Sig<O> {
 
     /// Whether the result is thrown away. Default: as the task says.
     pub fn ignore_result(self, ignore: bool) -> Self {
-        self.option("ignore_result", &ignore)
+        self.option("ignore_result", ignore)
     }
 
     /// With a limit after which the run is ended. Default: as the task says.
     pub fn time_limit(self, limit: Duration) -> Self {
-        self.option("time_limit", &limit.as_secs_f64())
+        self.option("time_limit", limit.as_secs_f64())
     }
 
     /// With a limit after which the run is asked to end. Default: as the task says.
     pub fn soft_time_limit(self, limit: Duration) -> Self {
-        self.option("soft_time_limit", &limit.as_secs_f64())
+        self.option("soft_time_limit", limit.as_secs_f64())
     }
 
     /// Takes no arguments from the call before it: Python's `.si(…)`.
@@ -124,8 +136,8 @@ impl<O> Sig<O> {
     }
 
     /// Any option, by Celery's name.
-    pub fn option<T: Serialize + ?Sized>(self, name: &str, value: &T) -> Self {
-        self.attempt(|signature| Ok(signature.options.as_map_mut().insert(name, value)?))
+    pub fn option(self, name: &str, value: impl Serialize) -> Self {
+        self.attempt(|signature| Ok(signature.options.as_map_mut().insert(name, &value)?))
     }
 
     /// The same call, with another idea of what it returns.
@@ -168,6 +180,13 @@ impl From<IdError> for Problem {
 impl<O> From<Signature> for Sig<O> {
     fn from(signature: Signature) -> Self {
         Self { signature: Ok(signature), output: PhantomData }
+    }
+}
+
+impl<O> From<SigError> for Sig<O> {
+    /// A call that can only report the error.
+    fn from(err: SigError) -> Self {
+        Self { signature: Err(err), output: PhantomData }
     }
 }
 

@@ -94,7 +94,7 @@ impl Signature {
                 "task" => task = Some(pyjson::from_str::<TaskName>(scanner.value()?)?),
                 "args" if scanner.peek() == Some(b'[') => args = RawArgs::scan(&mut scanner, ARGUMENTS)?,
                 "kwargs" if scanner.peek() == Some(b'{') => {
-                    kwargs = RawKwargs::scan(&mut scanner, ARGUMENTS)?
+                    kwargs = RawKwargs::scan(&mut scanner, ARGUMENTS)?;
                 }
                 "options" if scanner.peek() == Some(b'{') => {
                     options = RawMap::scan(&mut scanner, ARGUMENTS)?.into();
@@ -106,7 +106,7 @@ impl Signature {
                 }
                 "subtask_type" => subtask_type = pyjson::from_str(scanner.value()?)?,
                 "immutable" => {
-                    immutable = pyjson::from_str::<Option<bool>>(scanner.value()?)?.unwrap_or(false)
+                    immutable = pyjson::from_str::<Option<bool>>(scanner.value()?)?.unwrap_or(false);
                 }
                 _ => {
                     let value = raw_owned(scanner.value()?.to_owned());
@@ -153,6 +153,12 @@ impl Signature {
 
 impl From<pyjson::Error> for SignatureError {
     fn from(err: pyjson::Error) -> Self {
+        Self(err.to_string())
+    }
+}
+
+impl From<EncodeError> for SignatureError {
+    fn from(err: EncodeError) -> Self {
         Self(err.to_string())
     }
 }

@@ -208,10 +208,9 @@ impl Command {
             Self::EnableEvents => ("enable_events", json!({})),
             Self::DisableEvents => ("disable_events", json!({})),
             Self::Heartbeat => ("heartbeat", json!({})),
-            Self::Election(election) => (
-                "election",
-                json!({ "id": election.id, "topic": election.topic, "action": election.action }),
-            ),
+            Self::Election(election) => {
+                ("election", json!({ "id": election.id, "topic": election.topic, "action": election.action }))
+            }
             Self::Hello { from_node, revoked } => {
                 ("hello", json!({ "from_node": from_node, "revoked": revoked }))
             }
@@ -247,7 +246,10 @@ impl Arguments<'_> {
     }
 
     fn wrong<T>(&self, name: &str, wanted: &str) -> Result<T, CommandError> {
-        Err(CommandError(format!("TypeError({:?})", format!("{}() argument '{name}' must be {wanted}", self.method))))
+        Err(CommandError(format!(
+            "TypeError({:?})",
+            format!("{}() argument '{name}' must be {wanted}", self.method)
+        )))
     }
 
     /// For the commands that Celery defines without `**kwargs`.
@@ -315,7 +317,8 @@ impl Arguments<'_> {
     fn optional_count(&self, name: &str) -> Result<Option<u32>, CommandError> {
         match self.get(name) {
             None => Ok(None),
-            Some(value) => match value.as_u64().or_else(|| value.as_str().and_then(|text| text.parse().ok())) {
+            Some(value) => match value.as_u64().or_else(|| value.as_str().and_then(|text| text.parse().ok()))
+            {
                 Some(count) => match u32::try_from(count) {
                     Ok(count) => Ok(Some(count)),
                     Err(_) => self.wrong(name, "a smaller number"),

@@ -58,7 +58,14 @@ pub struct Pattern {
 impl Request {
     /// A request to all nodes that wants no answer.
     pub fn new(method: impl Into<String>, arguments: Map<String, Value>) -> Self {
-        Self { method: method.into(), arguments, destination: None, pattern: None, ticket: None, reply_to: None }
+        Self {
+            method: method.into(),
+            arguments,
+            destination: None,
+            pattern: None,
+            ticket: None,
+            reply_to: None,
+        }
     }
 
     /// Reads the body of a request message.
@@ -124,10 +131,7 @@ impl Request {
             map.insert("ticket".into(), json!(ticket));
         }
         if let Some(to) = &self.reply_to {
-            map.insert(
-                "reply_to".into(),
-                json!({ "exchange": to.exchange, "routing_key": to.routing_key }),
-            );
+            map.insert("reply_to".into(), json!({ "exchange": to.exchange, "routing_key": to.routing_key }));
         }
         pyjson::to_vec(&map)
     }

@@ -56,7 +56,11 @@ fn every_command_survives_its_own_request() {
         Command::Active { safe: true },
         Command::Registered { taskinfoitems: vec!["rate_limit".into()], builtins: false },
         Command::QueryTask { ids: vec!["a".into()] },
-        Command::Revoke { ids: vec!["a".into(), "b".into()], terminate: true, signal: Some("SIGKILL".into()) },
+        Command::Revoke {
+            ids: vec!["a".into(), "b".into()],
+            terminate: true,
+            signal: Some("SIGKILL".into()),
+        },
         Command::RevokeByStampedHeaders {
             headers: vec![("job".into(), vec![json!("j1")])],
             terminate: false,
@@ -82,7 +86,10 @@ fn wrong_requests_are_told_in_pythons_words() {
             json!({"method": "enable_events", "arguments": {"zz": 1}}),
             "TypeError(\"enable_events() got an unexpected keyword argument 'zz'\")",
         ),
-        (json!({"method": "revoke"}), "TypeError(\"revoke() missing 1 required positional argument: 'task_id'\")"),
+        (
+            json!({"method": "revoke"}),
+            "TypeError(\"revoke() missing 1 required positional argument: 'task_id'\")",
+        ),
         (
             json!({"method": "pool_grow", "arguments": {"n": -1}}),
             "TypeError(\"pool_grow() argument 'n' must be a number that is not negative\")",

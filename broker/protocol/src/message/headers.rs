@@ -73,6 +73,30 @@ pub struct Headers {
 }
 
 impl Headers {
+    /// The headers of protocol 2.
+    pub const NAMES: [&str; 20] = [
+        "lang",
+        "task",
+        "id",
+        "shadow",
+        "eta",
+        "expires",
+        "group",
+        "group_index",
+        "retries",
+        "timelimit",
+        "root_id",
+        "parent_id",
+        "argsrepr",
+        "kwargsrepr",
+        "origin",
+        "ignore_result",
+        "replaced_task_nesting",
+        "stamped_headers",
+        "stamps",
+        "compression",
+    ];
+
     /// The headers of a new call.
     pub fn new(task: TaskName, id: TaskId) -> Self {
         Self {

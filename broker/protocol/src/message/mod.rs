@@ -5,6 +5,7 @@
 //! called, and arguments stay raw JSON after that.
 
 mod body;
+mod build;
 mod headers;
 mod malformed;
 mod properties;
@@ -13,6 +14,7 @@ mod v1;
 use bytes::Bytes;
 
 pub use body::{Body, Embed, Signatures};
+pub use build::NewCall;
 pub use headers::{Headers, TimeLimits};
 pub use malformed::{Malformed, Reason};
 pub use properties::{HeaderMap, Properties, RawMessage};

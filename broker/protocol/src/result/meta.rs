@@ -2,13 +2,18 @@
 //!
 //! Writing is one pass into a `Vec`; reading is tolerant, since any version of Celery may have written it.
 
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
 
 use super::{RemoteException, ResultTuple, TaskState, tuple};
 use crate::{
-    GroupId, RawArgs, RawKwargs, RawMap, TaskId, WireTime,
+    GroupId, Limits, RawArgs, RawKwargs, RawMap, TaskId, WireTime, content,
     pyjson::{self, MAX_DEPTH, Scanner, null, raw_owned, write_str},
 };
+
+/// What stands before a compressed value, the method, another zero byte and the data.
+const COMPRESSED: &[u8] = b"\x00celery-compressed\x00";
 
 /// What the backend keeps of a task.
 #[derive(Debug, Clone)]
@@ -150,12 +155,13 @@ impl ResultMeta {
         out.push(b'}');
     }
 
-    /// Reads a record. `status`, `result` and `task_id` must be there, as Celery's own client demands.
+    /// Reads a record, also a compressed one (`result_compression`). `status`, `result` and `task_id` must be there, as Celery's own client demands.
     ///
     /// # Errors
     /// The bytes are not a record.
     pub fn decode(bytes: &[u8]) -> Result<Self, MetaError> {
-        let mut scanner = Scanner::new(bytes, MAX_DEPTH)?;
+        let bytes = unpack(bytes)?;
+        let mut scanner = Scanner::new(&bytes, MAX_DEPTH)?;
         let mut object = scanner.object()?;
         let (mut task_id, mut status, mut result) = (None, None, None);
         let (mut traceback, mut children, mut date_done) = (None, None, None);
@@ -203,6 +209,24 @@ impl ResultMeta {
             extended: is_extended.then_some(extended),
             extra,
         })
+    }
+}
+
+/// The JSON of a value in the backend: itself, or what it unpacks to if it is marked as compressed.
+///
+/// # Errors
+/// It is packed in a way that has no reader here, or breaks a limit.
+pub fn unpack(stored: &[u8]) -> Result<Cow<'_, [u8]>, MetaError> {
+    let Some(packed) = stored.strip_prefix(COMPRESSED) else {
+        return Ok(stored.into());
+    };
+    let end = packed.iter().position(|byte| *byte == 0).filter(|end| *end <= 64);
+    let method = end.and_then(|end| std::str::from_utf8(&packed[..end]).ok());
+    match (method, end) {
+        (Some(method), Some(end)) => content::decompress(method, &packed[end + 1..], &Limits::DEFAULT)
+            .map(Cow::Owned)
+            .map_err(|(reason, detail)| MetaError(format!("{reason}: {detail}"))),
+        _ => Err(MetaError("marked as compressed, without a method".to_owned())),
     }
 }
 
@@ -291,6 +315,21 @@ mod tests {
             r#"{"task_id": "a", "result": 1, "status": "SUCCESS", "children": 1}"#,
         ] {
             assert!(ResultMeta::decode(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn compressed_records_are_read() {
+        let json = br#"{"status": "SUCCESS", "result": 1, "task_id": "a"}"#;
+        let packed =
+            [b"\x00celery-compressed\x00application/x-gzip\x00", &*content::compress_zlib(json)].concat();
+        assert_eq!(ResultMeta::decode(&packed).unwrap(), ResultMeta::decode(json).unwrap());
+        for bad in [
+            &b"\x00celery-compressed\x00"[..],
+            b"\x00celery-compressed\x00rar\x00x",
+            &packed[..packed.len() - 8],
+        ] {
+            assert!(ResultMeta::decode(bad).is_err());
         }
     }
 

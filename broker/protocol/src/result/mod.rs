@@ -7,6 +7,6 @@ mod state;
 mod tuple;
 
 pub use exception::RemoteException;
-pub use meta::{Extended, MetaError, ResultMeta};
+pub use meta::{Extended, MetaError, ResultMeta, unpack};
 pub use state::TaskState;
 pub use tuple::{ResultTuple, TupleError};

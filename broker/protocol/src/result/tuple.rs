@@ -42,6 +42,17 @@ impl ResultTuple {
         self
     }
 
+    /// With `before` as what ran before the first of what is here.
+    #[must_use]
+    pub fn behind(mut self, before: ResultTuple) -> Self {
+        let mut node = &mut self.parent;
+        while let Some(parent) = node {
+            node = &mut parent.parent;
+        }
+        *node = Some(Box::new(before));
+        self
+    }
+
     /// Appends the JSON form to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"[[");
