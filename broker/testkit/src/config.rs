@@ -5,6 +5,7 @@
 //! | `CELERIAC_VENV` | the Python environment with Celery and Flower; default `<repository>/.venv`, made by `make venv` |
 //! | `CELERIAC_BIN_DIR` | where the project's built programs are; default: beside the running test |
 //! | `CELERIAC_RABBITMQ_DIR` | the folder with `rabbitmq-server` and `rabbitmqctl` |
+//! | `CELERIAC_WORKER` | `python`: the end-to-end tests run against Python Celery, to see what it does |
 //! | `CELERIAC_KEEP` | keep the temporary folder with all logs, and print where it is |
 
 use std::ffi::OsString;
@@ -39,6 +40,11 @@ pub(crate) fn rabbitmq_dirs() -> Vec<PathBuf> {
     let chosen = std::env::var_os("CELERIAC_RABBITMQ_DIR").map(PathBuf::from);
     let known = ["/usr/lib/rabbitmq/bin", "/opt/homebrew/opt/rabbitmq/sbin", "/opt/rabbitmq/sbin"];
     chosen.into_iter().chain(known.iter().map(PathBuf::from)).collect()
+}
+
+/// Whether the end-to-end tests put Python Celery in the place of our worker: the oracle.
+pub fn python_is_judged() -> bool {
+    std::env::var_os("CELERIAC_WORKER").is_some_and(|worker| worker == "python")
 }
 
 /// Whether the temporary folder is kept.

@@ -18,7 +18,7 @@ const DIRECTION: [(&str, &[&str]); 7] = [
 ];
 
 /// All that the pure crate is built on (I1).
-const PURE: [&str; 12] = [
+const PURE: [&str; 13] = [
     "base64",
     "brotli-decompressor",
     "bytes",
@@ -26,6 +26,7 @@ const PURE: [&str; 12] = [
     "flate2",
     "jiff",
     "memchr",
+    "regex-lite",
     "rmp",
     "serde",
     "serde_json",

@@ -1,0 +1,16 @@
+//! The programs end to end, as their users meet them: real servers, the built binaries, and Python Celery,
+//! Flower and HTTP on the other side.
+//!
+//! `CELERIAC_WORKER=python` puts Python Celery in the place of our worker, to see what a test would say
+//! about it.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod stage;
+
+mod http;
+mod malformed;
+mod monitors;
+mod outage;
+mod python_client;
+mod python_worker;
