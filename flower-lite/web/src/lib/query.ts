@@ -25,6 +25,8 @@ export const DEFAULT_SORT: Sort = { key: 'received', descending: true };
 
 export const EMPTY: Filter = { states: [], name: '', worker: '', text: '', sort: DEFAULT_SORT };
 
+const MAX_BYTES = 256;
+const UTF8 = new TextEncoder();
 const STATE = /^[A-Za-z][\w-]{0,49}$/;
 
 /** Reads the page's address; what it does not understand is left out, never an error. */
@@ -147,6 +149,9 @@ function sameSort(a: Sort, b: Sort): boolean {
   return a.key === b.key && a.descending === b.descending;
 }
 
+/** Trimmed, and no longer than the server takes. */
 function clean(value: string | null): string {
-  return (value ?? '').trim().slice(0, 500);
+  let text = (value ?? '').trim().slice(0, MAX_BYTES);
+  while (UTF8.encode(text).length > MAX_BYTES) text = text.slice(0, -1);
+  return text;
 }

@@ -23,10 +23,13 @@ const RESYNC_GAP_MS = 1_000;
 const MAX_BACKOFF_MS = 15_000;
 const GAUGE_MS = 2_000;
 const GAUGES = 90;
+const MAX_STATES = 40;
 
 class Live {
   connection = $state<Connection>('connecting');
   overview = $state.raw<Overview | null>(null);
+  /** Every state that occurred since the page was opened, so that lists of states don't jump when one is empty for a moment. */
+  states = $state.raw<readonly string[]>([]);
   /** Tasks running and waiting, one value every two seconds since the page was opened. */
   gauges = $state.raw<{ running: number[]; waiting: number[] }>({ running: [], waiting: [] });
   /** Why the overview could not be read, when it could not. */
@@ -169,6 +172,8 @@ class Live {
     const restarted = part.started_at !== undefined && old !== null && part.started_at !== old.started_at;
     const series = part.series ? mergeSeries(restarted ? [] : (old?.series ?? []), part.series) : (old?.series ?? []);
     this.overview = { ...(old ?? EMPTY_OVERVIEW), ...part, series };
+    const fresh = Object.keys(part.tasks?.by_state ?? {}).filter((state) => !this.states.includes(state));
+    if (fresh.length && this.states.length < MAX_STATES) this.states = [...this.states, ...fresh];
   }
 
   private sample(): void {

@@ -1,0 +1,72 @@
+// How much the tasks page costs: script time per live update, and the longest frame while scrolling and filtering.
+//
+//   node e2e/perf.mjs [base url]      without one, the mock with 100,000 tasks and 200 more a second
+
+import { startMock } from '../mock/server.mjs';
+import { launch, open } from './browser.mjs';
+
+const given = process.argv[2]?.replace(/\/?$/, '/');
+const mock = given ? null : await startMock({ rate: 200, history: 520 });
+const base = given ?? mock.url;
+const browser = await launch();
+const { page, context } = await open(browser);
+const cdp = await context.newCDPSession(page);
+await cdp.send('Performance.enable');
+const metrics = async () => Object.fromEntries((await cdp.send('Performance.getMetrics')).metrics.map((m) => [m.name, m.value]));
+const ms = (n) => `${n.toFixed(1)} ms`;
+
+const cold = await (async () => {
+  await page.goto(`${base}tasks`);
+  await page.waitForSelector('.row');
+  return page.evaluate(() => ({
+    paint: performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0,
+    bytes: performance.getEntriesByType('resource').filter((e) => e.name.includes('/assets/')).reduce((n, e) => n + e.encodedBodySize, 0),
+  }));
+})();
+console.log(`first contentful paint ${ms(cold.paint)}; assets ${(cold.bytes / 1000).toFixed(0)} kB as sent`);
+
+await page.evaluate(() => {
+  globalThis.longest = 0;
+  let last = performance.now();
+  const loop = (now) => {
+    globalThis.longest = Math.max(globalThis.longest, now - last);
+    last = now;
+    requestAnimationFrame(loop);
+  };
+  requestAnimationFrame(loop);
+});
+const longest = () => page.evaluate(() => { const n = globalThis.longest; globalThis.longest = 0; return n; });
+
+await page.waitForTimeout(2000);
+await longest();
+let before = await metrics();
+await page.waitForTimeout(10_000);
+let after = await metrics();
+const updates = 40;
+const per = (name) => ((after[name] - before[name]) * 1000) / updates;
+console.log(`live at the top, per 4 Hz update: script ${ms(per('ScriptDuration'))}, style ${ms(per('RecalcStyleDuration'))}, layout ${ms(per('LayoutDuration'))}; longest frame ${ms(await longest())}`);
+
+for (let i = 0; i < 60; i++) {
+  await page.mouse.wheel(0, 900);
+  await page.waitForTimeout(50);
+}
+console.log(`scrolling 54,000 px while live: longest frame ${ms(await longest())}; rows in the document ${await page.locator('.row').count()}`);
+
+await page.evaluate(() => scrollTo(0, 0));
+await page.locator('.chip', { hasText: 'Failure' }).click();
+await page.waitForTimeout(1500);
+await page.locator('#query').fill('timed');
+await page.waitForTimeout(1500);
+console.log(`filtering: longest frame ${ms(await longest())}`);
+
+await page.goto(base);
+await page.waitForSelector('.uplot');
+await page.waitForTimeout(2000);
+before = await metrics();
+await page.waitForTimeout(10_000);
+after = await metrics();
+console.log(`overview, per 4 Hz update: script ${ms(per('ScriptDuration'))}, style ${ms(per('RecalcStyleDuration'))}, layout ${ms(per('LayoutDuration'))}`);
+console.log(`heap ${((await metrics()).JSHeapUsedSize / 1e6).toFixed(1)} MB`);
+
+await browser.close();
+mock?.close();
