@@ -8,10 +8,11 @@ use celery_protocol::QueueName;
 
 use crate::amqp::connection::{Dial, Link, Purpose, State};
 use crate::amqp::{ConsumeOptions, Consumer, Publisher};
+use crate::backend::redis::RedisBackend;
 use crate::backend::{DisabledBackend, MemoryBackend, ResultBackend};
 use crate::clock::{Clock, Lamport};
 use crate::config::{BackendUrl, BrokerUrls, Layered, hostname, parse_duration};
-use crate::error::{BrokerError, BrokerErrorKind};
+use crate::error::BrokerError;
 use crate::route::{Router, Target};
 use crate::tasks::Tasks;
 
@@ -340,8 +341,8 @@ impl CeleryBuilder {
         let backend: Arc<dyn ResultBackend> = match BackendUrl::parse(&self.backend)? {
             BackendUrl::Disabled => Arc::new(DisabledBackend),
             BackendUrl::Memory => Arc::new(MemoryBackend::new()),
-            BackendUrl::Redis(_) => {
-                return Err(BrokerError::new(BrokerErrorKind::Config, "redis is not supported yet"));
+            BackendUrl::Redis(url) => {
+                Arc::new(RedisBackend::start(&url, &self.key_prefix, self.result_expires, &tasks)?)
             }
         };
         let publish = Link::start(Purpose::Publish, dial.clone(), &tasks);

@@ -31,4 +31,5 @@ pub use backend::{
 pub mod clock;
 pub mod config;
 pub mod route;
+pub mod submission;
 mod tasks;

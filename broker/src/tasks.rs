@@ -41,6 +41,14 @@ impl Tasks {
         self.tracker.spawn_on(guarded, &self.runtime);
     }
 
+    /// Runs `future` on the runtime of the handle and waits for it; `None`: it panicked or was stopped.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        self.tracker.spawn_on(future, &self.runtime).await.ok()
+    }
+
     /// Ends when the handle is being closed.
     pub(crate) fn stopping(&self) -> CancellationToken {
         self.stop.clone()

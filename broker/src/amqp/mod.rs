@@ -6,7 +6,7 @@
 //!                                └── topology, look-ups            a channel each
 //! ```
 
-mod backoff;
+pub(crate) mod backoff;
 pub(crate) mod connection;
 mod fault;
 pub(crate) mod table;

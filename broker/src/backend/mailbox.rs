@@ -39,6 +39,12 @@ impl Mailbox {
         (Self(Arc::clone(&state)), Watch { state, on_drop: Some(Box::new(on_drop)) })
     }
 
+    /// The watcher is gone, or has all it wants.
+    pub(super) fn is_closed(&self) -> bool {
+        let state = lock(&self.0);
+        state.closed || state.finished
+    }
+
     /// Puts a state in; `false`: no more are wanted.
     pub(super) fn put(&self, meta: ResultMeta, encoded: &[u8]) -> bool {
         let mut state = lock(&self.0);

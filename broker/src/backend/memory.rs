@@ -9,13 +9,17 @@ use uuid::Uuid;
 
 use super::mailbox::Mailbox;
 use super::{Answer, ChordClaim, ChordMember, ChordPart, ChordProgress, ResultBackend};
+use crate::submission::{MemorySubmissions, SubmissionIndex};
 
 /// Results that are kept; the oldest make room.
 const CAPACITY: usize = 100_000;
 
 /// Keeps results in memory; clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct MemoryBackend(Arc<Mutex<Store>>);
+pub struct MemoryBackend {
+    store: Arc<Mutex<Store>>,
+    submissions: MemorySubmissions,
+}
 
 #[derive(Debug, Default)]
 struct Store {
@@ -45,7 +49,7 @@ impl MemoryBackend {
     }
 
     fn lock(&self) -> MutexGuard<'_, Store> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn answer<T: Send + 'static>(&self, answer: impl FnOnce(&mut Store) -> T) -> Answer<'static, T> {
@@ -208,6 +212,10 @@ impl ResultBackend for MemoryBackend {
 
     fn ping(&self) -> Answer<'_, ()> {
         self.answer(|_| ())
+    }
+
+    fn submissions(&self) -> Option<Arc<dyn SubmissionIndex>> {
+        Some(Arc::new(self.submissions.clone()))
     }
 
     fn name(&self) -> &'static str {

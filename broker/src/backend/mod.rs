@@ -4,6 +4,7 @@
 //! nothing at all ("disabled"). One conformance suite runs over them.
 
 use std::fmt;
+use std::sync::Arc;
 
 use celery_protocol::{GroupId, ResultMeta, ResultTuple, TaskId, TaskState};
 use futures_util::future::BoxFuture;
@@ -11,10 +12,12 @@ use futures_util::stream::BoxStream;
 use serde_json::value::RawValue;
 
 use crate::error::{BackendError, BackendErrorKind};
+use crate::submission::SubmissionIndex;
 
 mod disabled;
 mod mailbox;
 mod memory;
+pub(crate) mod redis;
 
 pub use disabled::DisabledBackend;
 pub use memory::MemoryBackend;
@@ -79,6 +82,11 @@ pub trait ResultBackend: fmt::Debug + Send + Sync + 'static {
 
     /// Whether the backend answers.
     fn ping(&self) -> Answer<'_, ()>;
+
+    /// Where the HTTP interface records submissions; `None` if this backend keeps nothing.
+    fn submissions(&self) -> Option<Arc<dyn SubmissionIndex>> {
+        None
+    }
 
     /// What kind of backend this is, for `report` and logs: `redis`, `memory`, `disabled`.
     fn name(&self) -> &'static str;

@@ -2,5 +2,6 @@
 
 mod support;
 
+mod backend;
 mod consume;
 mod publish;

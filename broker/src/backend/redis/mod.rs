@@ -1,0 +1,139 @@
+//! Results in Redis, as Celery 5.7 keeps them: same keys, same bytes, same rules.
+
+mod chord;
+mod connection;
+mod fault;
+mod script;
+mod store;
+mod submission;
+mod wait;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use celery_protocol::result::keys::Prefix;
+use celery_protocol::{GroupId, ResultMeta, ResultTuple, TaskId};
+use futures_util::stream::BoxStream;
+
+use self::connection::Connector;
+use self::store::Store;
+use self::submission::RedisSubmissions;
+use self::wait::Watcher;
+use super::{Answer, ChordClaim, ChordMember, ChordPart, ChordProgress, ResultBackend};
+use crate::config::RedisUrl;
+use crate::error::BrokerError;
+use crate::submission::SubmissionIndex;
+use crate::tasks::Tasks;
+
+/// The Redis backend.
+pub(crate) struct RedisBackend {
+    store: Store,
+    watcher: Watcher,
+    submissions: Arc<dyn SubmissionIndex>,
+}
+
+impl RedisBackend {
+    /// Connects with the first command.
+    pub(crate) fn start(
+        url: &RedisUrl,
+        key_prefix: &str,
+        expires: Duration,
+        tasks: &Tasks,
+    ) -> Result<Self, BrokerError> {
+        let connector = Connector::new(url, tasks)?;
+        let prefix = Prefix::new(key_prefix);
+        let submissions = Arc::new(RedisSubmissions::new(connector.clone(), &bare(&prefix)));
+        // A fraction of a second must not become for ever.
+        let ttl = if expires.is_zero() { 0 } else { expires.as_secs().max(1) };
+        let store = Store { connector, prefix, ttl };
+        let watcher = Watcher::new(store.clone(), tasks);
+        Ok(Self { store, watcher, submissions })
+    }
+}
+
+impl fmt::Debug for RedisBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RedisBackend").field(&self.store.connector.address()).finish()
+    }
+}
+
+impl ResultBackend for RedisBackend {
+    fn store_many<'a>(&'a self, metas: &'a [ResultMeta]) -> Answer<'a, ()> {
+        Box::pin(self.store.store_many(metas))
+    }
+
+    fn get<'a>(&'a self, id: &'a TaskId) -> Answer<'a, Option<ResultMeta>> {
+        Box::pin(self.store.get(id))
+    }
+
+    fn get_many<'a>(&'a self, ids: &'a [TaskId]) -> Answer<'a, Vec<Option<ResultMeta>>> {
+        Box::pin(self.store.get_many(ids))
+    }
+
+    fn watch<'a>(&'a self, id: &'a TaskId) -> Answer<'a, BoxStream<'static, ResultMeta>> {
+        Box::pin(self.watcher.watch(id))
+    }
+
+    fn forget<'a>(&'a self, id: &'a TaskId) -> Answer<'a, ()> {
+        Box::pin(self.store.forget(id))
+    }
+
+    fn store_group<'a>(&'a self, group: &'a ResultTuple) -> Answer<'a, ()> {
+        Box::pin(self.store.store_group(group))
+    }
+
+    fn get_group<'a>(&'a self, id: &'a GroupId) -> Answer<'a, Option<ResultTuple>> {
+        Box::pin(self.store.get_group(id))
+    }
+
+    fn forget_group<'a>(&'a self, id: &'a GroupId) -> Answer<'a, ()> {
+        Box::pin(self.store.forget_group(id))
+    }
+
+    fn chord_start<'a>(&'a self, group: &'a GroupId, size: u64) -> Answer<'a, ()> {
+        Box::pin(self.store.chord_start(group, size))
+    }
+
+    fn chord_grow<'a>(&'a self, group: &'a GroupId, by: i64) -> Answer<'a, ()> {
+        Box::pin(self.store.chord_grow(group, by))
+    }
+
+    fn chord_part<'a>(&'a self, part: &'a ChordPart) -> Answer<'a, ChordProgress> {
+        Box::pin(self.store.chord_part(part))
+    }
+
+    fn chord_results<'a>(&'a self, group: &'a GroupId) -> Answer<'a, Vec<ChordMember>> {
+        Box::pin(self.store.chord_results(group))
+    }
+
+    fn chord_extend<'a>(&'a self, claim: &'a ChordClaim, seconds: u64) -> Answer<'a, bool> {
+        Box::pin(self.store.chord_extend(claim, seconds))
+    }
+
+    fn chord_done<'a>(&'a self, claim: &'a ChordClaim) -> Answer<'a, ()> {
+        Box::pin(self.store.chord_done(claim))
+    }
+
+    fn chord_abort<'a>(&'a self, group: &'a GroupId) -> Answer<'a, ()> {
+        Box::pin(self.store.chord_abort(group))
+    }
+
+    fn ping(&self) -> Answer<'_, ()> {
+        Box::pin(self.store.ping())
+    }
+
+    fn submissions(&self) -> Option<Arc<dyn SubmissionIndex>> {
+        Some(Arc::clone(&self.submissions))
+    }
+
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+}
+
+/// The text that the prefix puts before keys.
+fn bare(prefix: &Prefix) -> String {
+    let key = prefix.task_meta(&TaskId::from(uuid::Uuid::nil()));
+    key.split_once("celery-task-meta-").map_or_else(String::new, |(prefix, _)| prefix.to_owned())
+}

@@ -1,0 +1,153 @@
+//! The submission index in Redis. Keys of ours: `<prefix>celeriac:submission:<id>`, `<prefix>celeriac:submissions`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use celery_protocol::TaskId;
+use redis::Pipeline;
+
+use super::connection::Connector;
+use crate::backend::Answer;
+use crate::submission::{CAPACITY, SubmissionIndex};
+
+/// Every so many calls the list is cut back to its capacity.
+const TRIM_EVERY: u64 = 256;
+
+/// Submissions in Redis.
+#[derive(Clone)]
+pub(super) struct RedisSubmissions {
+    connector: Connector,
+    prefix: String,
+    calls: Arc<AtomicU64>,
+}
+
+impl RedisSubmissions {
+    pub(super) fn new(connector: Connector, prefix: &str) -> Self {
+        Self { connector, prefix: prefix.to_owned(), calls: Arc::default() }
+    }
+
+    fn key(&self, id: &TaskId) -> String {
+        format!("{}celeriac:submission:{id}", self.prefix)
+    }
+
+    fn list(&self) -> String {
+        format!("{}celeriac:submissions", self.prefix)
+    }
+
+    fn enlist(&self, pipe: &mut Pipeline, id: &TaskId) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        pipe.cmd("ZADD").arg(self.list()).arg("NX").arg(now).arg(id.as_str()).ignore();
+        if self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(TRIM_EVERY) {
+            let last = -(i64::try_from(CAPACITY).unwrap_or(i64::MAX) + 1);
+            pipe.cmd("ZREMRANGEBYRANK").arg(self.list()).arg(0).arg(last).ignore();
+        }
+    }
+}
+
+impl std::fmt::Debug for RedisSubmissions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("RedisSubmissions").field(&self.connector.address()).finish()
+    }
+}
+
+fn seconds(ttl: Duration) -> u64 {
+    ttl.as_secs().max(1)
+}
+
+impl SubmissionIndex for RedisSubmissions {
+    fn put<'a>(&'a self, id: &'a TaskId, record: &'a [u8], ttl: Duration) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let mut pipe = redis::pipe();
+            pipe.set_ex(self.key(id), record, seconds(ttl)).ignore();
+            self.enlist(&mut pipe, id);
+            self.connector
+                .run("recording a submission", async |mut connection| {
+                    pipe.query_async::<()>(&mut connection).await
+                })
+                .await
+        })
+    }
+
+    fn put_new<'a>(&'a self, id: &'a TaskId, record: &'a [u8], ttl: Duration) -> Answer<'a, Option<Vec<u8>>> {
+        Box::pin(async move {
+            let mut pipe = redis::pipe();
+            pipe.cmd("SET").arg(self.key(id)).arg(record).arg("NX").arg("GET").arg("EX").arg(seconds(ttl));
+            self.enlist(&mut pipe, id);
+            let (earlier,): (Option<Vec<u8>>,) = self
+                .connector
+                .run("recording a submission", async |mut connection| pipe.query_async(&mut connection).await)
+                .await?;
+            Ok(earlier)
+        })
+    }
+
+    fn get<'a>(&'a self, id: &'a TaskId) -> Answer<'a, Option<Vec<u8>>> {
+        Box::pin(async move {
+            self.connector
+                .run("reading a submission", async |mut connection| {
+                    redis::cmd("GET").arg(self.key(id)).query_async(&mut connection).await
+                })
+                .await
+        })
+    }
+
+    fn get_many<'a>(&'a self, ids: &'a [TaskId]) -> Answer<'a, Vec<Option<Vec<u8>>>> {
+        Box::pin(async move {
+            if ids.is_empty() {
+                return Ok(Vec::new());
+            }
+            let keys: Vec<String> = ids.iter().map(|id| self.key(id)).collect();
+            self.connector
+                .run("reading submissions", async |mut connection| {
+                    redis::cmd("MGET").arg(&keys).query_async(&mut connection).await
+                })
+                .await
+        })
+    }
+
+    fn remove<'a>(&'a self, id: &'a TaskId) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let mut pipe = redis::pipe();
+            pipe.del(self.key(id)).ignore();
+            pipe.cmd("ZREM").arg(self.list()).arg(id.as_str()).ignore();
+            self.connector
+                .run("removing a submission", async |mut connection| {
+                    pipe.query_async::<()>(&mut connection).await
+                })
+                .await
+        })
+    }
+
+    fn recent(&self, limit: usize) -> Answer<'_, Vec<TaskId>> {
+        Box::pin(async move {
+            let Some(last) = limit.checked_sub(1) else { return Ok(Vec::new()) };
+            let ids: Vec<String> = self
+                .connector
+                .run("listing submissions", async |mut connection| {
+                    redis::cmd("ZREVRANGE")
+                        .arg(self.list())
+                        .arg(0)
+                        .arg(last)
+                        .query_async(&mut connection)
+                        .await
+                })
+                .await?;
+            Ok(ids.into_iter().filter_map(|id| TaskId::parse(id).ok()).collect())
+        })
+    }
+
+    fn unlist<'a>(&'a self, ids: &'a [TaskId]) -> Answer<'a, ()> {
+        Box::pin(async move {
+            if ids.is_empty() {
+                return Ok(());
+            }
+            let ids: Vec<&str> = ids.iter().map(TaskId::as_str).collect();
+            self.connector
+                .run("unlisting submissions", async |mut connection| {
+                    redis::cmd("ZREM").arg(self.list()).arg(&ids).query_async::<()>(&mut connection).await
+                })
+                .await
+        })
+    }
+}
