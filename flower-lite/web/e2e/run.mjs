@@ -51,7 +51,7 @@ async function visit(page, path) {
   await page.goto(base + path);
   await page.waitForSelector('main h1', { state: 'attached' });
   await until('the page is live', () => page.evaluate(() => /Live|lost|Lag/.test(document.querySelector('header .pill')?.textContent ?? '')));
-  await page.waitForTimeout(350);
+  await page.waitForTimeout(250);
 }
 
 // ── every page, every look ───────────────────────────────────────────────────────────────────────────────────────
@@ -113,12 +113,14 @@ for (const [look, options] of [
     await page.waitForSelector('dialog[open]', { state: 'detached' });
   });
 
-  await check('/ searches, j and k walk, Enter opens, back returns to the same list', async () => {
+  const letter = success?.name?.[0] ?? 'a';
+  if (success) await check('/ searches, j and k walk, Enter opens, back returns to the same list', async () => {
     await visit(page, 'tasks?state=SUCCESS');
     await page.keyboard.press('/');
     equal(await page.evaluate(() => document.activeElement?.id), 'query', 'focus');
-    await page.keyboard.type('a');
-    await until('the address has the text', async () => (await path()).includes('q=a'));
+    await page.keyboard.type(letter);
+    await until('the address has the text', async () => (await path()).includes(`q=${letter}`));
+    await page.waitForTimeout(300);
     await page.keyboard.press('Escape');
     for (const key of ['j', 'j', 'j', 'k']) await page.keyboard.press(key);
     const row = await until('a row has the focus', () => page.evaluate(() => document.activeElement?.closest('[aria-rowindex]')?.getAttribute('aria-rowindex')));
@@ -177,7 +179,7 @@ for (const [look, options] of [
     equal(await page.locator('.chip[aria-pressed=true]').count(), 1, 'pressed chips');
   });
 
-  await check('a column head sorts, and says how', async () => {
+  if (success) await check('a column head sorts, and says how', async () => {
     await visit(page, 'tasks');
     await page.getByRole('columnheader', { name: 'Runtime' }).getByRole('button').click();
     await until('sorted by runtime', async () => (await address()) === '?sort=-runtime');

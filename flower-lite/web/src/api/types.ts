@@ -47,6 +47,10 @@ export interface TaskDetail extends Task {
   children: string[];
   parent: string | null;
   root: string | null;
+  /** State changes that are no longer kept, the oldest ones. */
+  timeline_dropped?: number;
+  /** Who sent it, where the sender says so. */
+  client?: string | null;
 }
 
 export interface WorkerCounts {

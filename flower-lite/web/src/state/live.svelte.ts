@@ -172,7 +172,7 @@ class Live {
     const restarted = part.started_at !== undefined && old !== null && part.started_at !== old.started_at;
     const series = part.series ? mergeSeries(restarted ? [] : (old?.series ?? []), part.series) : (old?.series ?? []);
     this.overview = { ...(old ?? EMPTY_OVERVIEW), ...part, series };
-    const fresh = Object.keys(part.tasks?.by_state ?? {}).filter((state) => !this.states.includes(state));
+    const fresh = Object.entries(part.tasks?.by_state ?? {}).flatMap(([state, n]) => (n > 0 && !this.states.includes(state) ? [state] : []));
     if (fresh.length && this.states.length < MAX_STATES) this.states = [...this.states, ...fresh];
   }
 
