@@ -4,16 +4,20 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use celery_protocol::QueueName;
+use celery_protocol::{QueueName, TaskOptions};
+use serde_json::{Value, json};
 
 use crate::amqp::connection::{Dial, Link, Purpose, State};
-use crate::amqp::{ConsumeOptions, Consumer, Publisher};
+use crate::amqp::{ConsumeOptions, Consumer, Publisher, QueueDepth, topology};
 use crate::backend::redis::RedisBackend;
 use crate::backend::{DisabledBackend, MemoryBackend, ResultBackend};
 use crate::clock::{Clock, Lamport};
 use crate::config::{BackendUrl, BrokerUrls, Layered, hostname, parse_duration};
-use crate::error::BrokerError;
+use crate::error::{BrokerError, BrokerErrorKind};
+use crate::offline::Outbox;
 use crate::route::{Router, Target};
+use crate::send::SendContext;
+use crate::submission::SubmissionIndex;
 use crate::tasks::Tasks;
 
 /// How long [`Celery::close`] waits for what is under way.
@@ -27,6 +31,8 @@ const MAX_BODY: usize = 16 * 1024 * 1024;
 #[derive(Clone)]
 pub struct Celery {
     pub(crate) shared: Arc<Shared>,
+    /// What calls inherit when they are sent from inside a task.
+    pub(crate) context: Option<Arc<SendContext>>,
 }
 
 pub(crate) struct Shared {
@@ -38,6 +44,9 @@ pub(crate) struct Shared {
     pub(crate) lamport: Lamport,
     pub(crate) publish_timeout: Duration,
     pub(crate) send_sent_events: bool,
+    pub(crate) task_defaults: TaskOptions,
+    /// Set on a client without servers.
+    pub(crate) outbox: Option<Outbox>,
     publisher: Publisher,
     backend: Arc<dyn ResultBackend>,
     dial: Dial,
@@ -84,6 +93,7 @@ pub struct CeleryBuilder {
     result_expires: Duration,
     key_prefix: String,
     send_sent_events: bool,
+    task_defaults: TaskOptions,
     clock: Clock,
 }
 
@@ -103,6 +113,7 @@ impl Celery {
             result_expires: Duration::from_secs(86_400),
             key_prefix: String::new(),
             send_sent_events: false,
+            task_defaults: TaskOptions::DEFAULT,
             clock: Clock::system(),
         }
     }
@@ -137,9 +148,19 @@ impl Celery {
         &self.shared.lamport
     }
 
+    /// The same client, whose calls inherit from the task that sends them.
+    pub fn within(&self, context: SendContext) -> Celery {
+        Celery { shared: Arc::clone(&self.shared), context: Some(Arc::new(context)) }
+    }
+
     /// Where results are.
     pub fn backend(&self) -> &Arc<dyn ResultBackend> {
         &self.shared.backend
+    }
+
+    /// Where the HTTP interface records submissions; `None` without a backend that can.
+    pub fn submissions(&self) -> Option<Arc<dyn SubmissionIndex>> {
+        self.shared.backend.submissions()
     }
 
     /// Publishes messages as they are.
@@ -152,6 +173,7 @@ impl Celery {
     /// # Errors
     /// The options make no sense. That the broker is away is no error: the consumer waits for it.
     pub fn consume(&self, options: ConsumeOptions) -> Result<Consumer, BrokerError> {
+        self.require_servers()?;
         Consumer::start(self.consume_link().clone(), options, &self.shared.tasks)
     }
 
@@ -163,8 +185,47 @@ impl Celery {
         self.shared.publish.first_connection(deadline).await
     }
 
+    /// A queue as the broker reports it; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// There is no connection, or the user may not look.
+    pub async fn queue_depth(&self, queue: &QueueName) -> Result<Option<QueueDepth>, BrokerError> {
+        self.require_servers()?;
+        let session = self.control_link().connected(self.shared.publish_timeout).await?;
+        topology::look(&session, queue.as_str()).await
+    }
+
+    /// The broker in use, as `celery inspect stats` shows it. No password is in it.
+    pub fn broker_info(&self) -> Value {
+        let nodes = self.shared.dial.urls.nodes();
+        let session = self.shared.publish.session().ok();
+        let node = session.as_ref().map(|session| &*session.node).or(nodes.first());
+        let others: Vec<String> =
+            nodes.iter().filter(|other| Some(*other) != node).map(ToString::to_string).collect();
+        json!({
+            "hostname": node.map(|node| &node.host),
+            "userid": node.map(|node| &node.user),
+            "virtual_host": node.map(|node| &node.vhost),
+            "port": node.map(|node| node.port),
+            "insist": false,
+            "ssl": node.is_some_and(|node| node.tls.is_some()),
+            "transport": "amqp",
+            "connect_timeout": self.shared.dial.timeout.as_secs_f64(),
+            "transport_options": {},
+            "login_method": "PLAIN",
+            "uri_prefix": null,
+            "heartbeat": self.shared.dial.heartbeat.as_secs_f64(),
+            "failover_strategy": "round-robin",
+            "alternates": others,
+            "credential_provider": null,
+        })
+    }
+
     /// How the connections are doing.
     pub fn health(&self) -> Health {
+        if self.shared.outbox.is_some() {
+            return Health { connected: true, blocked: false, consuming: None, reason: None };
+        }
         let (connected, blocked, reason) = match self.shared.publish.state() {
             State::Up(session) => (true, session.blocked, None),
             State::Down(down) => (false, false, Some(down.reason.clone())),
@@ -179,6 +240,14 @@ impl Celery {
         self.shared.tasks.stop(CLOSE_DEADLINE).await;
     }
 
+    /// Offline clients have no broker to ask.
+    pub(crate) fn require_servers(&self) -> Result<(), BrokerError> {
+        match self.shared.outbox {
+            None => Ok(()),
+            Some(_) => Err(BrokerError::new(BrokerErrorKind::Connect, "this client is offline")),
+        }
+    }
+
     pub(crate) fn consume_link(&self) -> &Link {
         self.shared.consume.get_or_init(|| self.link(Purpose::Consume))
     }
@@ -189,6 +258,9 @@ impl Celery {
     }
 
     fn link(&self, purpose: Purpose) -> Link {
+        if self.shared.outbox.is_some() {
+            return Link::closed();
+        }
         Link::start(purpose, self.shared.dial.clone(), &self.shared.tasks)
     }
 }
@@ -275,6 +347,13 @@ impl CeleryBuilder {
         self
     }
 
+    /// Options of tasks that neither the call nor its signature sets. Default: none.
+    #[must_use]
+    pub fn task_defaults(mut self, defaults: TaskOptions) -> Self {
+        self.task_defaults = defaults;
+        self
+    }
+
     /// Another wall clock, for tests.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
@@ -321,23 +400,8 @@ impl CeleryBuilder {
     /// # Errors
     /// A setting is wrong, or this is not called inside a tokio runtime.
     pub fn start(self) -> Result<Celery, BrokerError> {
-        if let Some(problem) = self.problems.first() {
-            return Err(BrokerError::config(problem.clone()));
-        }
-        let default_queue = QueueName::parse(self.default_queue.as_str())
-            .map_err(|err| BrokerError::config("task_default_queue").caused_by(err))?;
-        let mut router = Router::new(default_queue);
-        for (pattern, target) in &self.routes {
-            router.add(pattern, target.clone());
-        }
-        let tasks = Tasks::on_current_runtime()?;
-        let origin = format!("gen{}@{}", std::process::id(), hostname());
-        let dial = Dial {
-            urls: BrokerUrls::parse(&self.broker)?,
-            name: format!("{} {origin}", self.name),
-            timeout: self.connect_timeout,
-            heartbeat: self.heartbeat,
-        };
+        let (router, tasks) = (self.router()?, Tasks::on_current_runtime()?);
+        let dial = self.dial()?;
         let backend: Arc<dyn ResultBackend> = match BackendUrl::parse(&self.backend)? {
             BackendUrl::Disabled => Arc::new(DisabledBackend),
             BackendUrl::Memory => Arc::new(MemoryBackend::new()),
@@ -347,23 +411,88 @@ impl CeleryBuilder {
         };
         let publish = Link::start(Purpose::Publish, dial.clone(), &tasks);
         let publisher = Publisher::start(publish.clone(), MAX_BODY, &tasks);
-        Ok(Celery {
-            shared: Arc::new(Shared {
-                name: self.name,
-                origin,
-                tasks,
-                router,
-                clock: self.clock,
-                lamport: Lamport::default(),
-                publish_timeout: self.publish_timeout,
-                send_sent_events: self.send_sent_events,
-                publisher,
-                backend,
-                dial,
-                publish,
-                consume: OnceLock::new(),
-                control: OnceLock::new(),
-            }),
+        Ok(self.assemble(Parts { router, tasks, dial, backend, publish, publisher, outbox: None }))
+    }
+
+    /// A client without servers, for tests of one's own tasks and calls: results are kept in memory, and what would be
+    /// published is confirmed at once and ends in the [`Outbox`]. Nothing can be consumed.
+    ///
+    /// # Errors
+    /// A setting is wrong, or this is not called inside a tokio runtime.
+    pub fn offline(self) -> Result<(Celery, Outbox), BrokerError> {
+        let (router, tasks) = (self.router()?, Tasks::on_current_runtime()?);
+        let (dial, outbox) = (self.dial()?, Outbox::default());
+        let publisher = Publisher::offline(outbox.clone(), MAX_BODY);
+        let celery = self.assemble(Parts {
+            router,
+            tasks,
+            dial,
+            backend: Arc::new(MemoryBackend::new()),
+            publish: Link::closed(),
+            publisher,
+            outbox: Some(outbox.clone()),
+        });
+        Ok((celery, outbox))
+    }
+
+    fn router(&self) -> Result<Router, BrokerError> {
+        if let Some(problem) = self.problems.first() {
+            return Err(BrokerError::config(problem.clone()));
+        }
+        let default_queue = QueueName::parse(self.default_queue.as_str())
+            .map_err(|err| BrokerError::config(format!("task_default_queue: {err}")))?;
+        let mut router = Router::new(default_queue);
+        for (pattern, target) in &self.routes {
+            router.add(pattern, target.clone());
+        }
+        Ok(router)
+    }
+
+    fn dial(&self) -> Result<Dial, BrokerError> {
+        Ok(Dial {
+            urls: BrokerUrls::parse(&self.broker)?,
+            name: format!("{} {}", self.name, origin()),
+            timeout: self.connect_timeout,
+            heartbeat: self.heartbeat,
         })
     }
+
+    fn assemble(self, parts: Parts) -> Celery {
+        let Parts { router, tasks, dial, backend, publish, publisher, outbox } = parts;
+        let shared = Shared {
+            name: self.name,
+            origin: origin(),
+            tasks,
+            router,
+            clock: self.clock,
+            lamport: Lamport::default(),
+            publish_timeout: self.publish_timeout,
+            send_sent_events: self.send_sent_events,
+            task_defaults: self.task_defaults,
+            outbox,
+            publisher,
+            backend,
+            dial,
+            publish,
+            consume: OnceLock::new(),
+            control: OnceLock::new(),
+        };
+        Celery { shared: Arc::new(shared), context: None }
+    }
+}
+
+/// What a handle is put together from.
+struct Parts {
+    router: Router,
+    tasks: Tasks,
+    dial: Dial,
+    backend: Arc<dyn ResultBackend>,
+    publish: Link,
+    publisher: Publisher,
+    outbox: Option<Outbox>,
+}
+
+/// How this process calls itself, as Celery's producers do.
+fn origin() -> String {
+    format!("gen{}@{}", std::process::id(), hostname())
 }

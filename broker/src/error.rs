@@ -58,6 +58,8 @@ pub enum BrokerErrorKind {
     ResourceLocked,
     /// A queue or exchange does not exist (404).
     NotFound,
+    /// The result backend did not take what a workflow needs there.
+    Backend,
     /// The handle was closed.
     Closed,
 }
@@ -120,6 +122,10 @@ impl BrokerError {
         &self.kind
     }
 
+    pub(crate) fn context(&self) -> &str {
+        &self.context
+    }
+
     /// Whether the message of a failed publish can have been queued all the same.
     pub fn outcome(&self) -> Outcome {
         self.outcome
@@ -137,6 +143,7 @@ impl BrokerError {
                 | BrokerErrorKind::ChannelClosed
                 | BrokerErrorKind::ConnectionLost
                 | BrokerErrorKind::ResourceLocked
+                | BrokerErrorKind::Backend
         )
     }
 }
@@ -183,6 +190,7 @@ impl BrokerErrorKind {
             Self::AccessRefused => "access refused",
             Self::ResourceLocked => "held exclusively by another connection",
             Self::NotFound => "not found",
+            Self::Backend => "the result backend failed",
             Self::Closed => "closed",
         }
     }
@@ -207,6 +215,7 @@ impl BrokerErrorKind {
             Self::AccessRefused => "access_refused",
             Self::ResourceLocked => "resource_locked",
             Self::NotFound => "not_found",
+            Self::Backend => "backend",
             Self::Closed => "closed",
         }
     }

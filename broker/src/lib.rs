@@ -7,6 +7,7 @@
 //! # Layout
 //!
 //! * [`celery`](Celery): the handle and its builder; [`config`]: settings and URLs.
+//! * `send`: from a signature to confirmed messages; `outcome`: from an id to a value.
 //! * `amqp`: the only code that knows the AMQP client: supervised connections, the publisher, the consumer.
 //! * `backend`: [`ResultBackend`] and its implementations.
 //! * [`route`]: which queue a task goes to; [`clock`]: time.
@@ -27,6 +28,15 @@ mod backend;
 pub use backend::{
     ChordClaim, ChordMember, ChordPart, ChordProgress, DisabledBackend, MemoryBackend, ResultBackend,
 };
+
+mod send;
+pub use send::{Children, SendContext};
+
+mod outcome;
+pub use outcome::{AsyncResult, GetError, GroupResult, RemoteFailure, Runnable};
+
+mod offline;
+pub use offline::Outbox;
 
 pub mod clock;
 pub mod config;

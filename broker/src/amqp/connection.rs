@@ -65,7 +65,6 @@ pub(crate) struct Dial {
 /// A supervised connection; clones share it.
 #[derive(Clone)]
 pub(crate) struct Link {
-    purpose: Purpose,
     state: watch::Receiver<State>,
 }
 
@@ -86,8 +85,6 @@ pub(crate) struct Down {
     pub(crate) reason: String,
     pub(crate) kind: Option<BrokerErrorKind>,
     pub(crate) since: Instant,
-    /// Failed attempts since then.
-    pub(crate) attempts: u32,
 }
 
 /// One connection for as long as it lives.
@@ -96,6 +93,8 @@ pub(crate) struct Session {
     /// Counts connections of this link, from 1.
     pub(crate) generation: u64,
     pub(crate) blocked: bool,
+    /// The node of the list that it is with.
+    pub(crate) node: Arc<BrokerUrl>,
     connection: Arc<Connection>,
 }
 
@@ -109,10 +108,6 @@ impl Session {
     /// Opens a channel under a deadline.
     pub(crate) async fn channel(&self, deadline: Duration) -> Result<lapin::Channel, BrokerError> {
         within(deadline, "channel.open", self.connection.create_channel()).await
-    }
-
-    pub(crate) fn is_alive(&self) -> bool {
-        self.connection.status().connected()
     }
 }
 
@@ -131,18 +126,19 @@ pub(crate) async fn within<T>(
 impl Link {
     /// Starts the supervisor. It connects at once and for ever, until `tasks` stop.
     pub(crate) fn start(purpose: Purpose, dial: Dial, tasks: &Tasks) -> Self {
-        let down = Down { reason: "connecting".into(), kind: None, since: Instant::now(), attempts: 0 };
+        let down = Down { reason: "connecting".into(), kind: None, since: Instant::now() };
         let (sender, state) = watch::channel(State::Down(Arc::new(down)));
         let stop = tasks.stopping();
         tasks.spawn(purpose.name(), async move {
             let supervisor = Supervisor { purpose, dial, state: sender, generation: 0 };
             supervisor.run(stop).await;
         });
-        Self { purpose, state }
+        Self { state }
     }
 
-    pub(crate) fn purpose(&self) -> Purpose {
-        self.purpose
+    /// A link that never connects.
+    pub(crate) fn closed() -> Self {
+        Self { state: watch::channel(State::Closed).1 }
     }
 
     /// The state now.
@@ -164,7 +160,7 @@ impl Link {
         }
     }
 
-    /// Waits for a connection. A refused login is reported at once when `deadline` is a first connect's.
+    /// Waits for a connection.
     pub(crate) async fn connected(&self, deadline: Duration) -> Result<Session, BrokerError> {
         let mut state = self.state.clone();
         let up = async {
@@ -192,10 +188,11 @@ impl Link {
             loop {
                 match &*state.borrow_and_update() {
                     State::Up(_) => return Ok(()),
-                    State::Down(down) if down.kind == Some(BrokerErrorKind::Auth) => {
-                        return Err(BrokerError::new(BrokerErrorKind::Auth, down.reason.clone()));
+                    State::Down(down) => {
+                        if let Some(kind @ (BrokerErrorKind::Auth | BrokerErrorKind::Config)) = &down.kind {
+                            return Err(BrokerError::new(kind.clone(), down.reason.clone()));
+                        }
                     }
-                    State::Down(_) => {}
                     State::Closed => return Err(BrokerError::new(BrokerErrorKind::Closed, "")),
                 }
                 if state.changed().await.is_err() {
@@ -237,7 +234,7 @@ impl Supervisor {
                 Ok((connection, socket)) => {
                     backoff.reset();
                     in_turn = 0;
-                    if self.serve(connection, &socket, &stop).await {
+                    if self.serve(node, connection, &socket, &stop).await {
                         break;
                     }
                     metrics::counter!("celery_broker_reconnects_total", "link" => self.purpose.name())
@@ -273,10 +270,9 @@ impl Supervisor {
                 _ => Instant::now(),
             };
             *state = State::Down(Arc::new(Down {
-                reason: err.to_string(),
+                reason: err.context().to_owned(),
                 kind: Some(err.kind().clone()),
                 since,
-                attempts,
             }));
         });
     }
@@ -284,6 +280,7 @@ impl Supervisor {
     /// Follows one connection until it is lost (`false`) or the handle is closed (`true`).
     async fn serve(
         &mut self,
+        node: BrokerUrl,
         connection: Connection,
         socket: &Socket,
         stop: &tokio_util::sync::CancellationToken,
@@ -292,7 +289,8 @@ impl Supervisor {
         self.generation += 1;
         let mut events = pin!(connection.events_listener());
         let connection = Arc::new(connection);
-        let session = Session { generation: self.generation, blocked: false, connection };
+        let session =
+            Session { generation: self.generation, blocked: false, node: Arc::new(node), connection };
         let status = session.connection.status().clone();
         let gauge = metrics::gauge!("celery_broker_connected", "link" => name);
         let blocked = metrics::gauge!("celery_broker_blocked", "link" => name);
@@ -338,7 +336,6 @@ impl Supervisor {
                 reason: format!("lost the connection: {reason}"),
                 kind: None,
                 since: Instant::now(),
-                attempts: 0,
             })));
         }
         socket.cut();

@@ -24,7 +24,7 @@ use super::consumer::{ConsumeOptions, Feed};
 use super::delivery::{Channel, Urgency};
 use super::ledger::{Answer, Frame};
 use super::table::short;
-use super::topology::{self, Existing, QueueSpec};
+use super::topology::{self, QueueSpec};
 use crate::error::{BrokerError, BrokerErrorKind};
 
 /// How long answers wait for company while other deliveries are being worked on.
@@ -598,22 +598,4 @@ async fn set_prefetch(amqp: &lapin::Channel, prefetch: u16) -> Result<(), Broker
 async fn cancel(amqp: &lapin::Channel, tag: &str) -> Result<(), BrokerError> {
     let cancelled = amqp.basic_cancel(short("the consumer tag", tag)?, BasicCancelOptions::default());
     within(RPC_DEADLINE, "basic.cancel", cancelled).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn private_queues_are_never_adopted() {
-        let spec = QueueSpec::private(
-            QueueName::parse("celeryev.x").unwrap(),
-            Duration::from_secs(60),
-            Duration::from_secs(5),
-        );
-        assert_eq!(spec.existing, Existing::MustMatch);
-        assert!(spec.exclusive && spec.auto_delete && !spec.durable);
-        assert_eq!(spec.arguments["x-expires"], 60_000);
-        assert_eq!(spec.arguments["x-message-ttl"], 5_000);
-    }
 }

@@ -106,11 +106,6 @@ impl Ledger {
         self.waiting
     }
 
-    /// Deliveries without an answer.
-    pub(super) fn open(&self) -> usize {
-        self.open
-    }
-
     /// Takes the frames for the run at the low end; with `stragglers` also those for answers above a hole.
     pub(super) fn take(&mut self, stragglers: bool, frames: &mut Vec<Frame>) {
         while let Some(slot) = self.slots.front() {
@@ -204,7 +199,7 @@ mod tests {
             ledger.answer(tag, Answer::Ack);
         }
         assert_eq!(taken(&mut ledger, false), [(Answer::Ack, 5, true)]);
-        assert_eq!((ledger.waiting(), ledger.open()), (0, 0));
+        assert_eq!((ledger.waiting(), ledger.open), (0, 0));
     }
 
     #[test]

@@ -18,10 +18,11 @@ use lapin::types::ShortString;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout_at;
 
-use super::connection::{Link, State};
+use super::connection::Link;
 use super::lane::Lane;
 use super::{table, topology};
 use crate::error::{BrokerError, BrokerErrorKind};
+use crate::offline::Outbox;
 use crate::tasks::Tasks;
 
 /// Callers that may wait for room in a lane; more wait at its door, each under its own deadline.
@@ -81,6 +82,8 @@ pub struct Publisher {
 }
 
 struct Inner {
+    /// Set on a client without servers: messages end here.
+    outbox: Option<Outbox>,
     link: Link,
     /// Default exchange only: cannot fail on the exchange.
     safe: mpsc::Sender<Job>,
@@ -140,7 +143,15 @@ impl Publisher {
         tasks.spawn("publish lane", Lane::new(link.clone(), safe_jobs).run(stop.clone()));
         tasks.spawn("named-exchange lane", Lane::new(link.clone(), named_jobs).run(stop));
         let exchanges = Mutex::new(HashMap::new());
-        Self { inner: Arc::new(Inner { link, safe, named, exchanges, max_body }) }
+        Self { inner: Arc::new(Inner { outbox: None, link, safe, named, exchanges, max_body }) }
+    }
+
+    /// Keeps messages instead of sending them.
+    pub(crate) fn offline(outbox: Outbox, max_body: usize) -> Self {
+        // Nobody receives: nothing may come this way.
+        let (safe, named) = (mpsc::channel(1).0, mpsc::channel(1).0);
+        let (link, exchanges) = (Link::closed(), Mutex::default());
+        Self { inner: Arc::new(Inner { outbox: Some(outbox), link, safe, named, exchanges, max_body }) }
     }
 
     /// Publishes a message and waits until the broker has confirmed it.
@@ -176,6 +187,12 @@ impl Publisher {
         if message.body.len() > self.inner.max_body {
             let context = format!("{} bytes, the limit is {}", message.body.len(), self.inner.max_body);
             return Err(BrokerError::new(BrokerErrorKind::MessageTooLarge, context));
+        }
+        if let Some(outbox) = &self.inner.outbox {
+            // What the broker would refuse is refused here, too.
+            table::encode(message.clone())?;
+            outbox.put(route.clone(), message);
+            return Ok(());
         }
         let deadline = tokio::time::Instant::now() + options.deadline;
         let id = identify(&mut message.properties);
@@ -259,11 +276,6 @@ impl Publisher {
 
     fn lock_exchanges(&self) -> std::sync::MutexGuard<'_, HashMap<String, (bool, Instant)>> {
         self.inner.exchanges.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether a message could be sent right now.
-    pub(crate) fn is_available(&self) -> bool {
-        matches!(self.inner.link.state(), State::Up(session) if !session.blocked)
     }
 }
 

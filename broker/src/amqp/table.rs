@@ -164,11 +164,6 @@ pub(super) fn decode(from: &BasicProperties, body: Vec<u8>) -> RawMessage {
     RawMessage { properties, headers, body: Bytes::from(body) }
 }
 
-/// Converts a header table.
-pub(super) fn headers(table: &FieldTable) -> HeaderMap {
-    map(table, 0)
-}
-
 fn map(table: &FieldTable, depth: usize) -> HeaderMap {
     table.into_iter().map(|(key, value)| (key.as_str().to_owned(), inward(value, depth + 1))).collect()
 }

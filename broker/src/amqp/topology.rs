@@ -154,7 +154,7 @@ pub(super) async fn ensure(session: &Session, spec: &QueueSpec) -> Result<(), Br
 }
 
 /// Looks at a queue without changing anything.
-pub(super) async fn look(session: &Session, queue: &str) -> Result<Option<QueueDepth>, BrokerError> {
+pub(crate) async fn look(session: &Session, queue: &str) -> Result<Option<QueueDepth>, BrokerError> {
     let channel = session.channel(DECLARE_DEADLINE).await?;
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let declared =
@@ -247,4 +247,22 @@ fn kind(name: &str) -> ExchangeKind {
 /// Frees the number of a channel; what the broker answers does not matter.
 async fn close(channel: &lapin::Channel) {
     let _ = tokio::time::timeout(Duration::from_secs(1), channel.close(200, "OK".into())).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_queues_are_never_adopted() {
+        let spec = QueueSpec::private(
+            QueueName::parse("celeryev.x").unwrap(),
+            Duration::from_secs(60),
+            Duration::from_secs(5),
+        );
+        assert_eq!(spec.existing, Existing::MustMatch);
+        assert!(spec.exclusive && spec.auto_delete && !spec.durable);
+        assert_eq!(spec.arguments["x-expires"], 60_000);
+        assert_eq!(spec.arguments["x-message-ttl"], 5_000);
+    }
 }

@@ -133,7 +133,9 @@ mod tests {
     #[tokio::test]
     async fn a_watcher_that_does_not_read_costs_a_bounded_amount() {
         let (mailbox, mut watch) = Mailbox::new(|| {});
-        (0..1000).for_each(|step| drop(put(&mailbox, progress(step))));
+        for step in 0..1000 {
+            put(&mailbox, progress(step));
+        }
         let first = watch.next().await.unwrap();
         assert_eq!(first.result.get(), (1000 - CAPACITY).to_string());
         drop(watch);

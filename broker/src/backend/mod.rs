@@ -22,8 +22,7 @@ pub(crate) mod redis;
 pub use disabled::DisabledBackend;
 pub use memory::MemoryBackend;
 
-/// An answer that is still under way.
-pub type Answer<'a, T> = BoxFuture<'a, Result<T, BackendError>>;
+type Answer<'a, T> = BoxFuture<'a, Result<T, BackendError>>;
 
 /// Keeps results of tasks.
 ///

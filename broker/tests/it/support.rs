@@ -9,22 +9,22 @@ use celery_protocol::{Properties, QueueName, RawMessage};
 use tokio::time::timeout;
 
 /// Longer than anything may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub async fn connect(broker: &str) -> Celery {
+pub(crate) async fn connect(broker: &str) -> Celery {
     Celery::builder("it").broker(broker).connect().await.unwrap()
 }
 
-pub fn queue(name: &str) -> QueueName {
+pub(crate) fn queue(name: &str) -> QueueName {
     QueueName::parse(name).unwrap()
 }
 
-pub fn spec(name: &str) -> QueueSpec {
+pub(crate) fn spec(name: &str) -> QueueSpec {
     QueueSpec::new(queue(name))
 }
 
 /// A message that carries its id and nothing else.
-pub fn message(id: &str) -> RawMessage {
+pub(crate) fn message(id: &str) -> RawMessage {
     RawMessage {
         properties: Properties {
             content_type: Some("application/json".into()),
@@ -38,17 +38,17 @@ pub fn message(id: &str) -> RawMessage {
     }
 }
 
-pub async fn publish(celery: &Celery, queue: &str, id: &str) {
+pub(crate) async fn publish(celery: &Celery, queue: &str, id: &str) {
     let route = Route::queue(queue);
     celery.publisher().publish(&route, message(id), PublishOptions::default()).await.unwrap();
 }
 
-pub fn id(delivery: &Delivery) -> String {
+pub(crate) fn id(delivery: &Delivery) -> String {
     delivery.raw.properties.correlation_id.clone().unwrap()
 }
 
 /// A consumer that is connected.
-pub async fn consumer(celery: &Celery, queues: &[&str], prefetch: u16) -> Consumer {
+pub(crate) async fn consumer(celery: &Celery, queues: &[&str], prefetch: u16) -> Consumer {
     let specs = queues.iter().map(|name| spec(name)).collect();
     let mut consumer = celery.consume(ConsumeOptions::new(specs).prefetch(prefetch)).unwrap();
     let first = next(&mut consumer).await;
@@ -57,7 +57,7 @@ pub async fn consumer(celery: &Celery, queues: &[&str], prefetch: u16) -> Consum
 }
 
 /// The next event.
-pub async fn next(consumer: &mut Consumer) -> ConsumerEvent {
+pub(crate) async fn next(consumer: &mut Consumer) -> ConsumerEvent {
     let mut buffer = Vec::new();
     let received = timeout(PATIENCE, consumer.recv_many(&mut buffer, 1)).await.expect("nothing to receive");
     assert_eq!(received, 1, "the consumer has ended");
@@ -65,7 +65,7 @@ pub async fn next(consumer: &mut Consumer) -> ConsumerEvent {
 }
 
 /// The next message, whatever else happens before.
-pub async fn delivery(consumer: &mut Consumer) -> Delivery {
+pub(crate) async fn delivery(consumer: &mut Consumer) -> Delivery {
     loop {
         match next(consumer).await {
             ConsumerEvent::Delivery(delivery) => return delivery,
@@ -76,7 +76,7 @@ pub async fn delivery(consumer: &mut Consumer) -> Delivery {
 }
 
 /// The next event that is no message.
-pub async fn lifecycle(consumer: &mut Consumer) -> ConsumerEvent {
+pub(crate) async fn lifecycle(consumer: &mut Consumer) -> ConsumerEvent {
     loop {
         match next(consumer).await {
             ConsumerEvent::Delivery(_) => {}

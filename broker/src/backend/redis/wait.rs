@@ -5,8 +5,8 @@
 //! every 15 seconds.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use celery_protocol::{ResultMeta, TaskId};
@@ -234,7 +234,11 @@ impl Hub {
         gone.retain(|key| !self.watched.keys.contains_key(key));
         for batch in gone.chunks(BATCH) {
             match timeout(SUBSCRIBE_DEADLINE, sink.unsubscribe(batch)).await {
-                Ok(Ok(())) => batch.iter().for_each(|key| drop(self.watched.subscribed.remove(key))),
+                Ok(Ok(())) => {
+                    for key in batch {
+                        self.watched.subscribed.remove(key);
+                    }
+                }
                 Ok(Err(err)) => return Err(fault::of(err, "unsubscribing")),
                 Err(_) => return Err(BackendError::new(BackendErrorKind::Timeout, "unsubscribing")),
             }
