@@ -1,8 +1,17 @@
 //! Write Celery tasks in Rust, and run them.
 
+// So that `#[task]`, which names this crate, works inside it.
+extern crate self as celery_worker;
+
+pub mod beat;
 mod consumer;
+pub mod context;
 mod nodename;
 mod pool;
+pub mod prelude;
 mod stats;
+pub mod task;
 mod worker;
-pub mod beat;
+
+#[doc(hidden)]
+pub use task::private as __private;

@@ -1,0 +1,49 @@
+//! Telling the outside how far a task is, while it runs.
+
+use celery_protocol::{ResultMeta, TaskState, pyjson};
+use serde::Serialize;
+use serde_json::json;
+
+use super::Context;
+use crate::task::{Failure, TaskResult};
+
+impl Context {
+    /// Stores a state of your own, such as `"PROGRESS"`, with whatever belongs to it. Callers see it as `result.state` and
+    /// `result.info`, until the task ends or sets the next one.
+    ///
+    /// ```
+    /// use celery_worker::prelude::*;
+    ///
+    /// #[task(name = "docs.upload")]
+    /// async fn upload(#[ctx] ctx: Context, files: Vec<String>) -> TaskResult<usize> {
+    ///     for file in &files {
+    ///         ctx.update_state("UPLOADING", json!({ "file": file })).await?;
+    ///     }
+    ///     Ok(files.len())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// `meta` can't be written as JSON, or the result backend did not take it.
+    pub async fn update_state(&self, state: &str, meta: impl Serialize) -> TaskResult<()> {
+        let raw = pyjson::to_raw(&meta).map_err(Failure::encode_error)?;
+        let request = self.request();
+        let mut record = ResultMeta::new(request.id().clone(), TaskState::from(state), raw);
+        record.children = Some(self.children());
+        record.group_id = request.group().cloned();
+        record.parent_id = request.parent_id().cloned();
+        Ok(self.0.env.celery.backend().store(&record).await?)
+    }
+
+    /// Stores the state `PROGRESS` with `{"current", "total", "percent"}`, which progress bars for Celery read.
+    ///
+    /// Progress is a courtesy: if it can't be stored, that is logged and the task goes on.
+    pub async fn progress(&self, current: u64, total: u64) {
+        let percent = if total == 0 { 100 } else { u128::from(current.min(total)) * 100 / u128::from(total) };
+        let meta =
+            json!({ "current": current, "total": total, "percent": u8::try_from(percent).unwrap_or(100) });
+        if let Err(error) = self.update_state("PROGRESS", meta).await {
+            tracing::warn!(?error, "progress could not be stored");
+        }
+    }
+}

@@ -1,0 +1,6 @@
+use celery_worker::prelude::*;
+
+#[task(name = "tasks.a")]
+struct A;
+
+fn main() {}
