@@ -282,16 +282,17 @@ fn parse_time(rest: &mut Digits<'_>) -> Option<Option<Time>> {
     let colon = rest.0.first() == Some(&b':');
     let mut parts = [0_u32; 2];
     let mut nanos = 0;
-    for part in &mut parts {
+    for (index, part) in parts.iter_mut().enumerate() {
         let more = if colon { rest.skip(b':') } else { rest.0.first().is_some_and(u8::is_ascii_digit) };
         if !more {
             break;
         }
         *part = rest.number(2)?;
-    }
-    if matches!(rest.0.first(), Some(b'.' | b',')) {
-        rest.byte()?;
-        nanos = rest.fraction()?;
+        // only seconds have a fraction
+        if index == 1 && matches!(rest.0.first(), Some(b'.' | b',')) {
+            rest.byte()?;
+            nanos = rest.fraction()?;
+        }
     }
     let [minute, second] = parts;
     if hour == 24 {

@@ -216,7 +216,7 @@ class Tap:
             found.append({
                 'routing_key': message.delivery_info['routing_key'],
                 'properties': properties,
-                'headers': json.loads(portable(json.dumps(headers, default=str))),
+                'headers': json.loads(portable(json.dumps(headers, default=str)).replace('\\ud800', '\\ufffd')),
                 'body': body_of(message.body),
             })
         return found
@@ -380,6 +380,7 @@ def capture_messages(tap):
         task.apply_async(**call)
         out.append({'case': name, 'messages': tap.take('messages', 0.2)})
     app.conf.task_protocol = 1
+    app.amqp.__dict__.pop('create_task_message', None)  # it keeps the choice
     for name, sig in [
         ('protocol 1', add.s(1, 2)),
         ('protocol 1, keywords and eta', echo.s(1, a=2).set(eta=datetime.datetime(2030, 1, 1), expires=60, countdown=None)),
@@ -391,6 +392,7 @@ def capture_messages(tap):
         sig.apply_async()
         out.append({'case': name, 'messages': tap.take('messages', 0.2)})
     app.conf.task_protocol = 2
+    app.amqp.__dict__.pop('create_task_message', None)
     return out
 
 
@@ -480,13 +482,14 @@ def capture_control(tap):
         ('autoscale', lambda: control.autoscale(3, 1, reply=True)),
         ('add_consumer', lambda: control.add_consumer('second', reply=True)),
         ('cancel_consumer', lambda: control.cancel_consumer('second', reply=True)),
-        ('election', lambda: control.broadcast('election', {'id': 'i', 'topic': 't', 'action': {'a': 1}}, reply=True)),
         ('pattern, glob', lambda: control.broadcast('ping', pattern='golden@*', matcher='glob', reply=True)),
         ('pattern, pcre', lambda: control.broadcast('ping', pattern='golden@.+', matcher='pcre', reply=True)),
         ('other node', lambda: control.ping(destination=['other@host'], timeout=0.5)),
         ('unknown', lambda: control.broadcast('bogus', reply=True, timeout=0.5)),
         ('unexpected argument', lambda: control.broadcast('enable_events', {'zz': 1}, reply=True, timeout=0.5)),
         ('without reply', lambda: control.broadcast('ping')),
+        # last: a lone worker of Celery 5.7.0 fails over its own election
+        ('election', lambda: control.broadcast('election', {'id': 'i', 'topic': 't', 'action': {'a': 1}}, reply=True)),
     ]
     out = []
     for name, call in calls:

@@ -5,8 +5,8 @@
 //! keyword to the field of that name. Mismatches are told in Python's words, since they reach the caller as a
 //! `TypeError`. Called by the task layer for each run; no IO, no tree of values in between.
 
-mod careful;
 mod error;
+mod probe;
 mod signature;
 
 pub use error::{BindError, BindErrorKind};
@@ -18,7 +18,8 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use careful::Careful;
+use crate::pyjson;
+
 use signature::{Parameters, Slot};
 
 /// Binds `(args, kwargs)` of a call of `task` to `T`.
@@ -29,8 +30,8 @@ use signature::{Parameters, Slot};
 /// positional ones only, a map keywords only. `#[serde(alias)]` and `#[serde(flatten)]` hide the field names and are not
 /// supported.
 ///
-/// An integer beyond 64 bits never becomes a float unnoticed: it binds to `RawValue`, to a 128-bit integer that holds it
-/// or to an explicit float, and is an error otherwise.
+/// What a type can't hold is an error and never another value: an integer beyond 64 bits binds to `RawValue` or to a
+/// 128-bit integer, a number that is not finite and a string with half of a surrogate pair bind to `RawValue` only.
 ///
 /// # Errors
 /// [`BindError`] in Python's wording: missing, unexpected, repeated or too many arguments, or one of a wrong type.
@@ -39,7 +40,8 @@ pub fn bind<T: DeserializeOwned>(
     args: &[Box<RawValue>],
     kwargs: &[(String, Box<RawValue>)],
 ) -> Result<T, BindError> {
-    T::deserialize(Call { function: function_name(task), args, kwargs })
+    let call = Call { function: function_name(task), args, kwargs };
+    T::deserialize(call).map_err(|error| error.in_full(&call, probe::required::<T>))
 }
 
 /// `proj.tasks.add` → `add`: what Python's messages call the function.
@@ -81,8 +83,11 @@ impl<'de> Deserializer<'de> for Call<'de> {
         visitor: V,
     ) -> Result<V::Value, BindError> {
         let parameters = Parameters::new(fields);
-        let slots = parameters.assign(self.function, self.args, self.kwargs)?;
-        visitor.visit_map(Fields { call: self, slots, next: 0 }).map_err(|error| error.in_call(self.function))
+        let slots = match parameters.assign(self.function, self.args, self.kwargs) {
+            Ok(slots) => slots,
+            Err(error) => return Err(error.among(parameters)),
+        };
+        visitor.visit_map(Fields { call: self, slots, next: 0 }).map_err(|error| error.among(parameters))
     }
 
     fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, BindError> {
@@ -182,22 +187,9 @@ impl<'de> MapAccess<'de> for Fields<'de> {
     }
 }
 
-/// One raw value into the wanted type; the fast way unless it holds an integer that JSON numbers of 64 bits can't keep.
+/// One raw value into the wanted type.
 fn value<'de, S: DeserializeSeed<'de>>(raw: &'de RawValue, seed: S) -> Result<S::Value, String> {
-    let text = raw.get();
-    let outcome = if careful::holds_wide_integer(text) {
-        seed.deserialize(Careful::new(text))
-    } else {
-        let mut inner = serde_json::Deserializer::from_str(text);
-        inner.disable_recursion_limit();
-        seed.deserialize(&mut inner)
-    };
-    outcome.map_err(|error| without_position(&error.to_string()))
-}
-
-/// serde_json adds ` at line 1 column 3`, which means nothing to a caller.
-fn without_position(text: &str) -> String {
-    text.split(" at line ").next().unwrap_or(text).to_owned()
+    seed.deserialize(&mut pyjson::Deserializer::new(raw.get())).map_err(|error| error.kind().to_string())
 }
 
 /// Positional arguments as a sequence.

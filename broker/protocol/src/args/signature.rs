@@ -5,12 +5,13 @@ use serde_json::value::RawValue;
 use super::BindError;
 
 /// The parameters in their order; `*name` and `**name` as in Python.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Parameters {
     /// Those that may be given by position.
-    positional: &'static [&'static str],
+    pub(super) positional: &'static [&'static str],
     rest: Option<&'static str>,
     /// Those after `*name`.
-    keyword_only: &'static [&'static str],
+    pub(super) keyword_only: &'static [&'static str],
     rest_keywords: Option<&'static str>,
 }
 

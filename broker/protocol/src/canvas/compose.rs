@@ -1,6 +1,6 @@
 //! Joining workflows, as Python's `|`, `chain(…)`, `link` and `link_error` do.
 
-use super::{Canvas, ChainNode, ChordNode, Signature, SignatureError};
+use super::{Canvas, ChainNode, ChordNode, Frame, Signature, SignatureError};
 
 impl Canvas {
     /// What Python's `self | next` gives: `next` runs with the result of `self`.
@@ -107,18 +107,25 @@ impl ChainNode {
             Canvas::Chain(chain) => chain.unchain()?.into_iter().try_fold(self.into(), Canvas::then),
             next => {
                 match self.steps.pop() {
-                    // an empty chain before a group is that group
-                    None if matches!(next, Canvas::Group(_)) => return Ok(next),
-                    None => self.steps.push(next),
                     Some(last @ Canvas::Group(_)) if !matches!(next, Canvas::Group(_)) => {
                         self.push_chord(ChordNode::of(last, next))?;
+                        Ok(self.into())
                     }
                     Some(Canvas::Chord(chord)) if !matches!(next, Canvas::Chord(_)) => {
                         self.steps.push(chord.extend_body(next)?);
+                        Ok(self.into())
                     }
-                    Some(last) => self.steps.extend([last, next]),
+                    // an empty chain before a group is that group
+                    None if matches!(next, Canvas::Group(_)) => Ok(next),
+                    last => {
+                        // a longer chain is another chain: the options were those of the shorter one
+                        let frame = Frame { args: self.frame.args.clone(), ..Frame::default() };
+                        self.steps.extend(last);
+                        let mut steps = self.unchain()?;
+                        steps.push(next);
+                        Ok(ChainNode { steps, frame }.into())
+                    }
                 }
-                Ok(self.into())
             }
         }
     }

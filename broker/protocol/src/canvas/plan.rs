@@ -118,7 +118,7 @@ impl Planner<'_, '_> {
             root_id: options.root_id()?,
             parent_id: None,
         };
-        // errbacks and callbacks first: freezing a chord puts its body into other calls
+        let frozen = freeze_steps(&mut steps, around, self.ids)?;
         for errback in options.link_error()? {
             steps.iter_mut().try_for_each(|step| step.link_error(&errback))?;
         }
@@ -130,7 +130,6 @@ impl Planner<'_, '_> {
                 None => {}
             }
         }
-        let frozen = freeze_steps(&mut steps, around, self.ids)?;
         let first = steps.remove(0);
         let alone = steps.is_empty();
         let mut rest: Vec<Signature> = options.chain()?.unwrap_or_default();
@@ -163,7 +162,7 @@ impl Planner<'_, '_> {
         options.set("group_id", &id);
         let root_id = options.root_id()?;
         let own_chord = options.remove("chord").filter(|chord| chord.get() != "null");
-        options.set("add_to_parent", &false);
+        options.remove("add_to_parent");
         let args = if frame.immutable { frame.args } else { joined(call.args, frame.args) };
 
         let mut flat = Vec::with_capacity(members.len());
@@ -185,14 +184,17 @@ impl Planner<'_, '_> {
         for (index, (member, result)) in frozen.into_iter().enumerate() {
             let chord = own_chord.clone().or_else(|| member.options().get("chord").map(ToOwned::to_owned));
             size += member.chord_size();
-            let mut options = options.clone();
+            let mut call_options = SignatureOptions::new();
+            call_options.set("add_to_parent", &false);
             if let Some(chord) = chord {
                 if index + 1 == count {
                     self.steps.push(Step::ChordSize { group: id.clone(), size });
                 }
-                options.set_raw("chord", chord);
+                call_options.set_raw("chord", chord);
             }
-            let call = Call { args: args.as_slice().to_vec(), kwargs: call.kwargs.clone(), options };
+            call_options.as_map_mut().update(options.as_map().clone());
+            let call =
+                Call { args: args.as_slice().to_vec(), kwargs: call.kwargs.clone(), options: call_options };
             self.apply(member, call)?;
             results.push(result);
         }

@@ -169,11 +169,7 @@ impl<'de> de::Deserializer<'de> for &mut Deserializer<'de> {
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Error> {
-        if name == raw::TOKEN {
-            raw::offer(self.skip()?, visitor)
-        } else {
-            visitor.visit_newtype_struct(self)
-        }
+        if raw::is_raw(name) { raw::offer(self.skip()?, visitor) } else { visitor.visit_newtype_struct(self) }
     }
 
     fn deserialize_enum<V: Visitor<'de>>(

@@ -19,6 +19,7 @@ use serde_json::value::RawValue;
 
 pub use de::Deserializer;
 pub use raw::{NULL, null, raw, raw_owned};
+pub(crate) use raw::{is_raw, offer as offer_raw};
 pub use scan::{Object, Scan, Scanner, scan};
 pub use write::{write_str, write_value};
 

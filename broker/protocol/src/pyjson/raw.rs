@@ -4,7 +4,7 @@
 //! here the way `serde_json` makes one: by asking it to deserialize from something that offers the text under its
 //! private field name. A test holds that name in place.
 
-use std::sync::LazyLock;
+use std::{marker::PhantomData, sync::LazyLock};
 
 use serde::{
     Deserialize, Deserializer,
@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use super::Error;
 
 /// The name that `serde_json` gives a raw value when it passes through serde.
-pub(super) const TOKEN: &str = "$serde_json::private::RawValue";
+const TOKEN: &str = "$serde_json::private::RawValue";
 
 /// The JSON text `null`.
 pub static NULL: LazyLock<Box<RawValue>> = LazyLock::new(null);
@@ -42,8 +42,16 @@ pub fn raw_owned(text: String) -> Box<RawValue> {
 }
 
 /// Hands `visitor` (of a raw value) the text of one.
-pub(super) fn offer<'de, V: Visitor<'de>>(text: &'de str, visitor: V) -> Result<V::Value, Error> {
-    visitor.visit_map(Fields(Some(Text::Borrowed(text))))
+pub(crate) fn offer<'de, V: Visitor<'de>, E: serde::de::Error>(
+    text: &'de str,
+    visitor: V,
+) -> Result<V::Value, E> {
+    visitor.visit_map(Fields(Some(Text::Borrowed(text)), PhantomData))
+}
+
+/// Whether a newtype of this name is a raw value.
+pub(crate) fn is_raw(name: &str) -> bool {
+    name == TOKEN
 }
 
 enum Text<'de> {
@@ -57,7 +65,7 @@ impl<'de> Deserializer<'de> for Offer<'de> {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_map(Fields(Some(self.0)))
+        visitor.visit_map(Fields(Some(self.0), PhantomData))
     }
 
     serde::forward_to_deserialize_any! {
@@ -66,19 +74,19 @@ impl<'de> Deserializer<'de> for Offer<'de> {
     }
 }
 
-struct Fields<'de>(Option<Text<'de>>);
+struct Fields<'de, E>(Option<Text<'de>>, PhantomData<E>);
 
-impl<'de> MapAccess<'de> for Fields<'de> {
-    type Error = Error;
+impl<'de, E: serde::de::Error> MapAccess<'de> for Fields<'de, E> {
+    type Error = E;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, E> {
         if self.0.is_none() {
             return Ok(None);
         }
         seed.deserialize(BorrowedStrDeserializer::new(TOKEN)).map(Some)
     }
 
-    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Error> {
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, E> {
         match self.0.take() {
             Some(Text::Borrowed(text)) => seed.deserialize(BorrowedStrDeserializer::new(text)),
             Some(Text::Owned(text)) => seed.deserialize(StringDeserializer::new(text)),
