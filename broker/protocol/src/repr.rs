@@ -1,14 +1,16 @@
-//! Python's `repr` of JSON values, shortened as Celery's `saferepr` does it (celery/utils/saferepr.py).
+//! `argsrepr`, `kwargsrepr` and the `result` of events: JSON as Python would print it, shortened as Celery shortens it.
 //!
-//! Feeds the `argsrepr` and `kwargsrepr` headers, events and logs. It reads the JSON text directly and stops at the
-//! budget, so a large argument costs no more than the budget. Not a parser: the text is assumed to be valid JSON, and
-//! anything else yields some text and never a panic.
+//! Three levels deep, about 1,024 characters; what is left out shows as `...`, brackets always close. Quotes in strings
+//! are escaped, line breaks and backslashes are not: these texts are for reading, not for parsing.
 
-use std::fmt::Write as _;
+use std::ops::ControlFlow;
 
 use serde_json::value::RawValue;
 
-/// Celery's default length of a representation, in characters (`argsrepr_maxsize`, `resultrepr_maxsize`).
+use crate::pyjson::{Cursor, MAX_DEPTH, Number, NumberText, float_repr};
+
+/// Celery's default length of a representation, in characters (`argsrepr_maxsize`, `resultrepr_maxsize`). Quotes and
+/// brackets may go slightly beyond.
 pub const DEFAULT_BUDGET: usize = 1024;
 
 /// Containers nested deeper than this are shown as `[...]` or `{...}` (`task_repr_maxlevels`).
@@ -16,285 +18,217 @@ pub const MAX_LEVELS: usize = 3;
 
 /// Positional arguments as a Python tuple: `(2, 3)`, `(1,)`, `()`.
 pub fn argsrepr(args: &[Box<RawValue>]) -> String {
-    let mut out = Printer::new(DEFAULT_BUDGET);
-    if out.token("(") {
-        out.level += 1;
-        for (i, arg) in args.iter().enumerate() {
-            if (i > 0 && !out.token(", ")) || !out.value(&mut Cursor::new(arg.get())) {
-                break;
-            }
-        }
-        out.close(if args.len() == 1 { ",)" } else { ")" });
-    }
-    out.text
+    let mut repr = Repr::new(DEFAULT_BUDGET);
+    let _ = repr.tuple(args.iter().map(|arg| arg.get()));
+    repr.out
 }
 
 /// Keyword arguments as a Python dict: `{'x': 1}`.
 pub fn kwargsrepr(kwargs: &[(String, Box<RawValue>)]) -> String {
-    let mut out = Printer::new(DEFAULT_BUDGET);
-    if out.token("{") {
-        out.level += 1;
-        for (i, (name, value)) in kwargs.iter().enumerate() {
-            let shown = (i == 0 || out.token(", "))
-                && out.quoted(name)
-                && out.token(": ")
-                && out.value(&mut Cursor::new(value.get()));
-            if !shown {
-                break;
-            }
-        }
-        out.close("}");
-    }
-    out.text
+    let mut repr = Repr::new(DEFAULT_BUDGET);
+    let _ = repr.dict(kwargs.iter().map(|(key, value)| (key.as_str(), value.get())));
+    repr.out
 }
 
-/// One JSON value as Python would print it, in about `budget` characters.
+/// One JSON value as Python would print it, in about `budget` characters. Text that is not JSON yields some text.
 pub fn repr(json: &str, budget: usize) -> String {
-    let mut out = Printer::new(budget);
-    out.value(&mut Cursor::new(json));
-    out.text
+    let mut repr = Repr::new(budget);
+    let _ = repr.value(&mut Cursor::new(json));
+    repr.out
 }
 
 /// A text as a quoted Python string, shortened to about `budget` characters.
 pub fn quoted(text: &str, budget: usize) -> String {
-    let mut out = Printer::new(budget);
-    out.quoted(text);
-    out.text
+    let mut repr = Repr::new(budget);
+    let _ = repr.string(text);
+    repr.out
 }
 
 /// A float as Python prints it: `1.0`, `1e+16`, `1e-05`, `inf`, `nan`.
 pub fn float(value: f64) -> String {
     if value.is_nan() {
-        return "nan".to_owned();
+        "nan".to_owned()
+    } else if value.is_infinite() {
+        if value > 0.0 { "inf" } else { "-inf" }.to_owned()
+    } else {
+        float_repr(value)
     }
-    if value.is_infinite() {
-        return if value > 0.0 { "inf" } else { "-inf" }.to_owned();
-    }
-    // Rust's `{:e}` has the shortest digits that round-trip, as Python's repr has.
-    let scientific = format!("{value:e}");
-    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    if (-4..16).contains(&exponent) {
-        let plain = format!("{value}");
-        return if plain.contains('.') { plain } else { format!("{plain}.0") };
-    }
-    let sign = if exponent < 0 { '-' } else { '+' };
-    format!("{mantissa}e{sign}{:02}", exponent.unsigned_abs())
 }
 
-/// The growing text, what is left of the budget and how deep we are.
-struct Printer {
-    text: String,
-    left: usize,
-    level: usize,
-    cut: bool,
+/// A representation in the making.
+struct Repr {
+    out: String,
+    /// Characters left. Closing brackets are free once it is used up.
+    budget: usize,
+    /// Brackets to close, outermost first.
+    open: Vec<&'static str>,
 }
 
-impl Printer {
+/// `Break`: the budget is used up and everything is closed.
+type Flow = ControlFlow<()>;
+
+impl Repr {
     fn new(budget: usize) -> Self {
-        Self { text: String::with_capacity(32), left: budget, level: 0, cut: false }
+        Self { out: String::new(), budget: budget.max(1), open: Vec::new() }
     }
 
-    /// False when the budget was used up before this token, which is then left out.
-    fn room(&mut self) -> bool {
-        if self.cut {
-            return false;
-        }
-        if self.left == 0 {
-            self.text.push_str(", ...");
-            self.cut = true;
-        }
-        !self.cut
-    }
-
-    /// Opening brackets, separators, numbers: whole or not at all.
-    fn token(&mut self, token: &str) -> bool {
-        if !self.room() {
-            return false;
-        }
-        self.text.push_str(token);
-        self.left = self.left.saturating_sub(token.chars().count());
-        true
-    }
-
-    /// Closing brackets are always shown, and count only while there is room.
-    fn close(&mut self, token: &str) {
-        self.text.push_str(token);
-        self.left = self.left.saturating_sub(token.chars().count());
-        self.level = self.level.saturating_sub(1);
-    }
-
-    fn number(&mut self, text: &str) -> bool {
-        if !self.room() {
-            return false;
-        }
-        let shown = truncated(text, self.left);
-        self.left = self.left.saturating_sub(shown.chars().count());
-        self.text.push_str(&shown);
-        true
-    }
-
-    fn quoted(&mut self, text: &str) -> bool {
-        if !self.room() {
-            return false;
-        }
-        let shown = truncated(text, self.left).replace('\'', "\\'");
-        self.left = self.left.saturating_sub(shown.chars().count() + 2);
-        let _ = write!(self.text, "'{shown}'");
-        true
-    }
-
-    /// Prints the value at the cursor; false when the budget ran out.
-    fn value(&mut self, json: &mut Cursor<'_>) -> bool {
-        match json.peek() {
-            Some(b'"') => {
-                let text = json.string();
-                self.quoted(&text)
+    fn tuple<'a>(&mut self, items: impl ExactSizeIterator<Item = &'a str>) -> Flow {
+        let close = if items.len() == 1 { ",)" } else { ")" };
+        self.enter("(", close)?;
+        for (index, item) in items.enumerate() {
+            if index > 0 {
+                self.token(", ")?;
             }
-            Some(b'[') => self.container(json, ["[", "]", "[...]"], |out, json| out.value(json)),
-            Some(b'{') => self.container(json, ["{", "}", "{...}"], |out, json| {
-                let key = json.string();
-                json.eat(b':');
-                out.quoted(&key) && out.token(": ") && out.value(json)
-            }),
-            _ => {
-                let word = json.word();
-                match word {
-                    "true" => self.number("True"),
-                    "false" => self.number("False"),
-                    "null" => self.number("None"),
-                    "NaN" => self.number("nan"),
-                    "Infinity" => self.number("inf"),
-                    "-Infinity" => self.number("-inf"),
-                    _ if word.contains(['.', 'e', 'E']) => {
-                        self.number(&word.parse::<f64>().map_or_else(|_| word.to_owned(), float))
+            self.value(&mut Cursor::new(item))?;
+        }
+        self.leave()
+    }
+
+    fn dict<'a>(&mut self, pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Flow {
+        self.enter("{", "}")?;
+        for (index, (key, value)) in pairs.enumerate() {
+            if index > 0 {
+                self.token(", ")?;
+            }
+            self.string(key)?;
+            self.token(": ")?;
+            self.value(&mut Cursor::new(value))?;
+        }
+        self.leave()
+    }
+
+    fn value(&mut self, cursor: &mut Cursor<'_>) -> Flow {
+        match cursor.peek() {
+            Some(b'[') if self.open.len() >= MAX_LEVELS => self.elided("[...]", cursor),
+            Some(b'{') if self.open.len() >= MAX_LEVELS => self.elided("{...}", cursor),
+            Some(b'[') => {
+                cursor.eat(b'[');
+                self.enter("[", "]")?;
+                while !cursor.eat(b']') && cursor.peek().is_some() {
+                    if cursor.eat(b',') {
+                        self.token(", ")?;
                     }
-                    _ => self.number(word),
+                    self.value(cursor)?;
                 }
+                self.leave()
             }
+            Some(b'{') => {
+                cursor.eat(b'{');
+                self.enter("{", "}")?;
+                while !cursor.eat(b'}') && cursor.peek().is_some() {
+                    if cursor.eat(b',') {
+                        self.token(", ")?;
+                    }
+                    self.text(cursor)?;
+                    cursor.eat(b':');
+                    self.token(": ")?;
+                    self.value(cursor)?;
+                }
+                self.leave()
+            }
+            Some(b'"') => self.text(cursor),
+            Some(b't') => self.word(cursor, "true", "True"),
+            Some(b'f') => self.word(cursor, "false", "False"),
+            Some(b'n') => self.word(cursor, "null", "None"),
+            _ => self.number(cursor),
         }
     }
 
-    fn container(
-        &mut self,
-        json: &mut Cursor<'_>,
-        [open, close, deeper]: [&str; 3],
-        mut item: impl FnMut(&mut Self, &mut Cursor<'_>) -> bool,
-    ) -> bool {
-        if self.level >= MAX_LEVELS {
-            json.skip();
-            return self.token(deeper);
+    /// A container below the last level that is shown.
+    fn elided(&mut self, shown: &'static str, cursor: &mut Cursor<'_>) -> Flow {
+        self.token(shown)?;
+        if cursor.skip_value(MAX_DEPTH).is_err() { self.end() } else { Flow::Continue(()) }
+    }
+
+    fn text(&mut self, cursor: &mut Cursor<'_>) -> Flow {
+        match cursor.string() {
+            // half of a surrogate pair has no form in UTF-8: its escape is shown
+            Ok(string) => match string.unescape() {
+                Ok(text) => self.string(&text),
+                Err(_) => self.string(string.inner),
+            },
+            Err(_) => self.end(),
         }
-        if !self.token(open) {
-            return false;
-        }
-        self.level += 1;
-        json.eat(open.as_bytes().first().copied().unwrap_or_default());
-        let mut first = true;
-        while let Some(next) = json.peek() {
-            if next == b']' || next == b'}' {
-                json.eat(next);
-                break;
+    }
+
+    fn word(&mut self, cursor: &mut Cursor<'_>, word: &'static str, shown: &str) -> Flow {
+        if cursor.word(word).is_err() { self.end() } else { self.atom(shown) }
+    }
+
+    fn number(&mut self, cursor: &mut Cursor<'_>) -> Flow {
+        match cursor.number() {
+            Ok(NumberText { text, kind: Number::Int | Number::BigInt }) => self.atom(text),
+            Ok(NumberText { text: "NaN", .. }) => self.atom("nan"),
+            Ok(NumberText { text, kind: Number::NonFinite }) => {
+                self.atom(if text.starts_with('-') { "-inf" } else { "inf" })
             }
-            if (!first && !(json.eat(b',') && self.token(", "))) || !item(self, json) {
-                break;
+            Ok(NumberText { text, kind: Number::Float }) => {
+                self.atom(&float_repr(text.parse().unwrap_or_default()))
             }
-            first = false;
+            Err(_) => self.end(),
         }
-        self.close(close);
-        !self.cut
+    }
+
+    /// A number, `True`, `False` or `None`.
+    fn atom(&mut self, text: &str) -> Flow {
+        self.check()?;
+        let shown = truncate(text, self.budget);
+        self.push(&shown);
+        Flow::Continue(())
+    }
+
+    fn string(&mut self, text: &str) -> Flow {
+        self.check()?;
+        let shown = format!("'{}'", truncate(text, self.budget).replace('\'', "\\'"));
+        self.push(&shown);
+        Flow::Continue(())
+    }
+
+    fn token(&mut self, text: &'static str) -> Flow {
+        self.check()?;
+        self.push(text);
+        Flow::Continue(())
+    }
+
+    fn enter(&mut self, bracket: &'static str, close: &'static str) -> Flow {
+        self.token(bracket)?;
+        self.open.push(close);
+        Flow::Continue(())
+    }
+
+    fn leave(&mut self) -> Flow {
+        if let Some(close) = self.open.pop() {
+            self.push(close);
+        }
+        Flow::Continue(())
+    }
+
+    fn push(&mut self, text: &str) {
+        self.out.push_str(text);
+        self.budget = self.budget.saturating_sub(text.chars().count());
+    }
+
+    /// Ends the representation if nothing more fits.
+    fn check(&mut self) -> Flow {
+        if self.budget > 0 { Flow::Continue(()) } else { self.end() }
+    }
+
+    fn end(&mut self) -> Flow {
+        self.out.push_str(", ...");
+        while let Some(close) = self.open.pop() {
+            self.out.push_str(close);
+        }
+        Flow::Break(())
     }
 }
 
-/// Celery's `truncate`: a text of at least `budget` characters ends at its last space before that, and in `...`.
-fn truncated(text: &str, budget: usize) -> String {
+/// Cuts a text of `budget` or more characters, back to its last space, and marks it with `...`.
+fn truncate(text: &str, budget: usize) -> std::borrow::Cow<'_, str> {
     match text.char_indices().nth(budget.saturating_sub(1)) {
-        Some((at, last)) if budget > 0 => {
-            let head = text.get(..at + last.len_utf8()).unwrap_or(text);
-            let head = head.rsplit_once(' ').map_or(head, |(before, _)| before);
-            format!("{head}...")
-        }
-        _ => text.to_owned(),
-    }
-}
-
-/// A position in JSON text.
-struct Cursor<'a> {
-    rest: &'a str,
-}
-
-impl<'a> Cursor<'a> {
-    fn new(text: &'a str) -> Self {
-        Self { rest: text }
-    }
-
-    fn peek(&mut self) -> Option<u8> {
-        self.rest = self.rest.trim_start_matches([' ', '\n', '\r', '\t']);
-        self.rest.as_bytes().first().copied()
-    }
-
-    fn eat(&mut self, byte: u8) -> bool {
-        let found = self.peek() == Some(byte);
-        if found {
-            self.rest = self.rest.get(1..).unwrap_or_default();
-        }
-        found
-    }
-
-    /// A number or keyword.
-    fn word(&mut self) -> &'a str {
-        self.peek();
-        let end = self.rest.find([',', ']', '}', ':', ' ', '\n', '\r', '\t']).unwrap_or(self.rest.len());
-        // Never stand still, whatever the text is.
-        let end = if end == 0 { self.rest.chars().next().map_or(0, char::len_utf8) } else { end };
-        let (word, rest) = self.rest.split_at(end);
-        self.rest = rest;
-        word
-    }
-
-    /// A string, unescaped.
-    fn string(&mut self) -> String {
-        let raw = self.raw_string();
-        serde_json::from_str(raw).unwrap_or_else(|_| raw.trim_matches('"').to_owned())
-    }
-
-    /// A string with its quotes, as written.
-    fn raw_string(&mut self) -> &'a str {
-        if self.peek() != Some(b'"') {
-            return self.word();
-        }
-        let mut escaped = false;
-        let end = self.rest.bytes().skip(1).position(|byte| {
-            let ends = byte == b'"' && !escaped;
-            escaped = byte == b'\\' && !escaped;
-            ends
-        });
-        let (raw, rest) = self.rest.split_at(end.map_or(self.rest.len(), |at| at + 2));
-        self.rest = rest;
-        raw
-    }
-
-    /// Passes over one value, however deep, without recursion.
-    fn skip(&mut self) {
-        let mut depth = 0_usize;
-        while let Some(byte) = self.peek() {
-            match byte {
-                b'[' | b'{' => depth += 1,
-                b']' | b'}' => depth = depth.saturating_sub(1),
-                b'"' => {
-                    self.raw_string();
-                }
-                b',' | b':' => {}
-                _ => {
-                    self.word();
-                }
-            }
-            if matches!(byte, b'[' | b'{' | b']' | b'}' | b',' | b':') {
-                self.rest = self.rest.get(1..).unwrap_or_default();
-            }
-            if depth == 0 {
-                break;
-            }
+        None => text.into(),
+        Some((at, last)) => {
+            let cut = &text[..at + last.len_utf8()];
+            format!("{}...", cut.rsplit_once(' ').map_or(cut, |(front, _)| front)).into()
         }
     }
 }

@@ -17,10 +17,12 @@ use std::fmt;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
+pub(crate) use cursor::{Cursor, Number, NumberText};
 pub use de::Deserializer;
 pub use raw::{NULL, null, raw, raw_owned};
 pub(crate) use raw::{is_raw, offer as offer_raw};
 pub use scan::{Object, Scan, Scanner, scan};
+pub(crate) use write::float_repr;
 pub use write::{write_str, write_value};
 
 /// The deepest nesting that is read, as deep as Python's own decoder goes by default, roughly.

@@ -79,6 +79,14 @@ pub(super) fn serialize<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) -> 
     value.serialize(&mut serializer).map_err(|err| EncodeError(err.to_string()))
 }
 
+/// Python's `repr` of a finite float.
+pub(crate) fn float_repr(value: f64) -> String {
+    let mut out = Vec::with_capacity(24);
+    // writing to a Vec cannot fail
+    let _ = write_float(&mut out, &format!("{value:e}"));
+    String::from_utf8(out).unwrap_or_default()
+}
+
 /// Appends `text` as a JSON string.
 pub fn write_str(out: &mut Vec<u8>, text: &str) {
     let plain = |byte: &u8| (0x20..0x7f).contains(byte) && *byte != b'"' && *byte != b'\\';

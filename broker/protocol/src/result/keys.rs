@@ -31,6 +31,11 @@ impl Prefix {
         Self(prefix)
     }
 
+    /// What stands before every key.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The key of a task's record.
     pub fn task_meta(&self, id: &TaskId) -> String {
         [&self.0, "celery-task-meta-", id.as_str()].concat()

@@ -90,7 +90,7 @@ fn line(message: &Message, race: bool) -> String {
         "{} {} body={} id={} group={:?} index={:?} root={:?} parent={:?} eta={} nesting={} stamps={:?}{:?} priority={:?} extra={:?} reply={:?}",
         headers.task,
         headers.argsrepr.as_deref().unwrap_or_default().replace(['(', ')', '[', ']', ','], ""),
-        one_reply_queue(&String::from_utf8(message.body.to_vec()).unwrap()),
+        one_reply_queue(std::str::from_utf8(&message.body).unwrap()),
         headers.id,
         headers.group,
         headers.group_index,

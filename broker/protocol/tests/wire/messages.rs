@@ -38,7 +38,7 @@ fn every_message_is_encoded_as_it_was() {
             if !protocol_2(&raw) {
                 continue;
             }
-            assert_eq!(raw.headers.len() - usize::from(raw.headers.contains_key("compression")) >= 19, true);
+            assert!(raw.headers.len() >= 19, "{}", case.case);
             let message = decode(raw.clone());
             assert_eq!(message.encode(), raw, "{}", case.case);
             assert_eq!(message.clone().into_raw(), raw, "{}", case.case);

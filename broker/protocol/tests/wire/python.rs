@@ -57,7 +57,7 @@ fn floats_are_written_as_python_writes_them() {
 macro_rules! parameters {
     ($($name:ident { $($(#[$meta:meta])* $field:ident),* })*) => {
         $(
-            #[allow(non_camel_case_types, dead_code)]
+            #[expect(non_camel_case_types, dead_code, reason = "named as the Python functions are, and never read")]
             #[derive(Debug, Deserialize)]
             struct $name {
                 $($(#[$meta])* $field: Value,)*
@@ -66,10 +66,13 @@ macro_rules! parameters {
     };
 }
 
+#[expect(non_camel_case_types, reason = "named as the Python function is")]
+#[derive(Debug, Deserialize)]
+struct none {}
+
 parameters! {
     two { x, y }
     defaults { x, #[serde(default)] y, #[serde(default)] z }
-    none {}
     star { x, #[serde(rename = "*rest")] rest }
     keywords { x, #[serde(rename = "**rest")] rest }
     three { x, y, z }
