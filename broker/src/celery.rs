@@ -4,11 +4,12 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use celery_protocol::{QueueName, TaskOptions};
+use celery_protocol::{QueueName, RawMessage, TaskOptions};
 use serde_json::{Value, json};
 
 use crate::amqp::connection::{Dial, Link, Purpose, State};
-use crate::amqp::{ConsumeOptions, Consumer, Publisher, QueueDepth, topology};
+use crate::amqp::delayed::{self, Ladder};
+use crate::amqp::{ConsumeOptions, Consumer, Publisher, QueueDepth, QueueSpec, Route, topology};
 use crate::backend::redis::RedisBackend;
 use crate::backend::{DisabledBackend, MemoryBackend, ResultBackend};
 use crate::clock::{Clock, Lamport};
@@ -48,6 +49,7 @@ pub(crate) struct Shared {
     /// Set on a client without servers.
     pub(crate) outbox: Option<Outbox>,
     publisher: Publisher,
+    ladder: Ladder,
     backend: Arc<dyn ResultBackend>,
     dial: Dial,
     publish: Link,
@@ -193,6 +195,37 @@ impl Celery {
         self.require_servers()?;
         let session = self.control_link().connected(self.shared.publish_timeout).await?;
         topology::look(&session, queue.as_str()).await
+    }
+
+    /// Makes sure that a queue exists; one that does is adopted as it is.
+    ///
+    /// # Errors
+    /// There is no connection, the broker refuses, or the queue must match and does not.
+    pub async fn declare(&self, queue: &QueueSpec) -> Result<(), BrokerError> {
+        self.require_servers()?;
+        let deadline = self.shared.dial.timeout;
+        let session = self.control_link().connected(self.shared.publish_timeout).await?;
+        let declared = tokio::time::timeout(deadline, topology::ensure(&session, queue)).await;
+        declared.unwrap_or_else(|_| Err(BrokerError::new(BrokerErrorKind::Timeout, "declaring a queue")))
+    }
+
+    /// Publishes a message that is to arrive in `queue` after `delay`, to the second below. It waits in the broker, on
+    /// Celery's own ladder of queues, and survives restarts there.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish); [`BrokerErrorKind::Unroutable`] if the queue does not exist.
+    pub async fn delay(
+        &self,
+        queue: &QueueName,
+        message: RawMessage,
+        delay: Duration,
+    ) -> Result<(), BrokerError> {
+        if delay < delayed::SHORTEST || self.shared.outbox.is_some() {
+            return self.publish(&Route::queue(queue.as_str()), message).await;
+        }
+        let session = self.control_link().connected(self.shared.publish_timeout).await?;
+        self.shared.ladder.ensure(&session, queue).await?;
+        self.publish(&delayed::route(queue.as_str(), delay), message).await
     }
 
     /// The broker in use, as `celery inspect stats` shows it. No password is in it.
@@ -471,6 +504,7 @@ impl CeleryBuilder {
             task_defaults: self.task_defaults,
             outbox,
             publisher,
+            ladder: Ladder::default(),
             backend,
             dial,
             publish,

@@ -21,7 +21,7 @@ pub use error::{BackendError, BackendErrorKind, BrokerError, BrokerErrorKind, Mi
 mod amqp;
 pub use amqp::{
     ConsumeOptions, Consumer, ConsumerEvent, Delivery, ExchangeSpec, Existing, PublishOptions, Publisher,
-    QueueDepth, QueueSpec, Requeue, Route, Token, WhenUnavailable,
+    QueueDepth, QueueSpec, Requeue, Route, Token, WhenUnavailable, undelayed,
 };
 
 mod backend;

@@ -8,6 +8,7 @@
 
 pub(crate) mod backoff;
 pub(crate) mod connection;
+pub(crate) mod delayed;
 mod fault;
 pub(crate) mod table;
 pub(crate) mod topology;
@@ -23,6 +24,7 @@ mod keeper;
 mod ledger;
 
 pub use consumer::{ConsumeOptions, Consumer, ConsumerEvent};
+pub use delayed::undelayed;
 pub use delivery::{Delivery, Requeue, Token};
 pub use publisher::{PublishOptions, Publisher, Route, WhenUnavailable};
 pub use topology::{ExchangeSpec, Existing, QueueDepth, QueueSpec};

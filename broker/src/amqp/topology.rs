@@ -139,7 +139,7 @@ pub struct QueueDepth {
 }
 
 /// Makes sure that a queue and its binding exist.
-pub(super) async fn ensure(session: &Session, spec: &QueueSpec) -> Result<(), BrokerError> {
+pub(crate) async fn ensure(session: &Session, spec: &QueueSpec) -> Result<(), BrokerError> {
     match spec.existing {
         Existing::MustMatch => declare(session, spec).await,
         Existing::MustExist => match look(session, spec.name.as_str()).await? {
@@ -245,7 +245,7 @@ fn kind(name: &str) -> ExchangeKind {
 }
 
 /// Frees the number of a channel; what the broker answers does not matter.
-async fn close(channel: &lapin::Channel) {
+pub(super) async fn close(channel: &lapin::Channel) {
     let _ = tokio::time::timeout(Duration::from_secs(1), channel.close(200, "OK".into())).await;
 }
 

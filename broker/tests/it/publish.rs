@@ -212,3 +212,121 @@ async fn a_memory_alarm_refuses_publishes_and_lets_acks_through() {
     .await;
     celery.close().await;
 }
+
+/// Defect 13 of rusty-celery: a task that is due later was held unacked, one more prefetch each.
+#[tokio::test]
+async fn defect_13_a_delayed_message_waits_in_the_broker() {
+    let rabbit = Rabbit::shared().await;
+    let broker = rabbit.vhost("publish_delayed").await;
+    let celery = connect(&broker).await;
+    let mut consumer = consumer(&celery, &["q.a"], 10).await;
+    let queue = crate::support::queue("q.a");
+    let sent = Instant::now();
+    celery.delay(&queue, message("later"), Duration::from_secs(3)).await.unwrap();
+    celery.delay(&queue, message("now"), Duration::from_millis(300)).await.unwrap();
+    assert_eq!(id(&delivery(&mut consumer).await), "now");
+    let later = delivery(&mut consumer).await;
+    assert_eq!(id(&later), "later");
+    let took = sent.elapsed();
+    assert!(took >= Duration::from_secs(3) && took < Duration::from_secs(10), "{took:?}");
+    assert_eq!(celery_broker::undelayed(&later.routing_key), "q.a");
+    assert_eq!(later.raw.body, message("later").body);
+    let missing = crate::support::queue("missing");
+    let err = celery.delay(&missing, message("lost"), Duration::from_secs(3)).await.unwrap_err();
+    assert_eq!((err.kind(), err.outcome()), (&BrokerErrorKind::Unroutable, Outcome::NotPublished));
+    // A second client adopts the ladder.
+    let other = connect(&broker).await;
+    other.delay(&queue, message("again"), Duration::from_secs(1)).await.unwrap();
+    assert_eq!(id(&delivery(&mut consumer).await), "again");
+    other.close().await;
+    celery.close().await;
+}
+
+/// Defect 10 of rusty-celery: nothing was confirmed, so a crash of the broker could lose what was "sent".
+#[tokio::test]
+async fn defect_10_what_is_confirmed_survives_a_kill() {
+    let rabbit = Rabbit::start().await;
+    let celery = connect(&rabbit.url()).await;
+    consumer(&celery, &["q"], 10).await.close().await;
+    let mut accepted = std::collections::BTreeSet::new();
+    let mut unknown = std::collections::BTreeSet::new();
+    let publishes = (0..2_000).map(|index| {
+        let celery = &celery;
+        async move {
+            let id = format!("{index:04}");
+            let route = Route::queue("q");
+            (id.clone(), celery.publisher().publish(&route, message(&id), PublishOptions::default()).await)
+        }
+    });
+    let killing = async {
+        tokio::task::yield_now().await;
+        wait::until(Duration::from_secs(20), "some are in", async || {
+            let ready = celery.queue_depth(&crate::support::queue("q")).await.ok().flatten();
+            match ready {
+                Some(depth) if depth.ready > 200 => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+        rabbit.kill();
+        rabbit.restart().await;
+    };
+    let (results, ()) = tokio::join!(join_all(publishes), killing);
+    for (id, result) in results {
+        match result {
+            Ok(()) => drop(accepted.insert(id)),
+            Err(err) if err.outcome() == Outcome::Unknown => drop(unknown.insert(id)),
+            Err(_) => {}
+        }
+    }
+    assert!(accepted.len() > 100, "{} accepted, {} unknown", accepted.len(), unknown.len());
+    let mut consumer = celery
+        .consume(celery_broker::ConsumeOptions::new(vec![crate::support::spec("q")]).prefetch(1000))
+        .unwrap();
+    let mut missing = accepted.clone();
+    while !missing.is_empty() {
+        let received = delivery(&mut consumer).await;
+        missing.remove(&id(&received));
+        received.token.ack();
+    }
+    celery.close().await;
+}
+
+/// Defect 11 of rusty-celery: what came through an exchange was sent again to the default one with the same key, where
+/// no queue had that name, and vanished.
+#[tokio::test]
+async fn defect_11_a_message_goes_back_the_way_it_came() {
+    let broker = Rabbit::shared().await.vhost("publish_back").await;
+    let celery = connect(&broker).await;
+    let topic = celery_broker::ExchangeSpec::durable("news", "topic");
+    let spec = crate::support::spec("sports").bound_to(topic, "news.sports.#");
+    let mut consumer = celery.consume(celery_broker::ConsumeOptions::new(vec![spec])).unwrap();
+    lifecycle(&mut consumer).await;
+    let route = Route { exchange: "news".into(), routing_key: "news.sports.chess".into() };
+    celery.publisher().publish(&route, message("a"), PublishOptions::default()).await.unwrap();
+    let first = delivery(&mut consumer).await;
+    let back = Route { exchange: first.exchange, routing_key: first.routing_key };
+    assert_eq!(back, route);
+    celery.publisher().publish(&back, first.raw, PublishOptions::default()).await.unwrap();
+    first.token.ack();
+    assert_eq!(id(&delivery(&mut consumer).await), "a");
+    // The default exchange with that key leads nowhere, and that is told.
+    let lost = Route::queue("news.sports.chess");
+    let err = celery.publisher().publish(&lost, message("b"), PublishOptions::default()).await.unwrap_err();
+    assert_eq!(*err.kind(), BrokerErrorKind::Unroutable);
+    celery.close().await;
+}
+
+#[tokio::test]
+async fn a_queue_is_declared_or_adopted() {
+    let broker = Rabbit::shared().await.vhost("publish_declare").await;
+    let celery = connect(&broker).await;
+    let name = crate::support::queue("q");
+    assert_eq!(celery.queue_depth(&name).await.unwrap(), None);
+    celery.declare(&crate::support::spec("q").argument("x-max-priority", 3)).await.unwrap();
+    celery.declare(&crate::support::spec("q")).await.unwrap();
+    publish(&celery, "q", "a").await;
+    let depth = celery.queue_depth(&name).await.unwrap().unwrap();
+    assert_eq!((depth.ready, depth.consumers), (1, 0));
+    celery.close().await;
+}
