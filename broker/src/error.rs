@@ -51,7 +51,7 @@ pub enum BrokerErrorKind {
     /// The connection died while the operation was under way.
     ConnectionLost,
     /// An existing queue or exchange was declared differently.
-    PreconditionFailed(Mismatch),
+    PreconditionFailed(Box<Mismatch>),
     /// The user lacks a permission (403).
     AccessRefused,
     /// Another connection holds the queue exclusively (405).

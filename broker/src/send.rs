@@ -221,7 +221,7 @@ fn adds_to_parent(plan: &Plan) -> bool {
     group
         || first.is_none_or(|call| {
             let in_group = call.options.get("group_id").is_some();
-            in_group || !call.options.get("add_to_parent").is_some_and(|value| value.get() == "false")
+            in_group || call.options.get("add_to_parent").is_none_or(|value| value.get() != "false")
         })
 }
 

@@ -220,11 +220,10 @@ struct Supervisor {
 impl Supervisor {
     async fn run(mut self, stop: tokio_util::sync::CancellationToken) {
         let mut backoff = Backoff::default();
-        let mut nodes = self.dial.urls.nodes().to_vec().into_iter().cycle();
+        let nodes = self.dial.urls.nodes().to_vec().into_iter().cycle();
         let count = self.dial.urls.nodes().len();
         let mut in_turn = 0;
-        loop {
-            let Some(node) = nodes.next() else { break };
+        for node in nodes {
             let dialled = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -261,7 +260,7 @@ impl Supervisor {
     fn failed(&self, err: &BrokerError, backoff: &Backoff) {
         let attempts = backoff.failures() + 1;
         // The first failures, then every tenth: an outage of an hour must not fill the log.
-        if attempts <= 3 || attempts % 10 == 0 {
+        if attempts <= 3 || attempts.is_multiple_of(10) {
             tracing::warn!(link = self.purpose.name(), attempts, "{err}");
         }
         self.state.send_modify(|state| {

@@ -55,6 +55,7 @@ impl ConsumeOptions {
 /// What a [`Consumer`] yields.
 #[derive(Debug)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "almost every event is a delivery")]
 pub enum ConsumerEvent {
     /// A message.
     Delivery(Delivery),
@@ -287,7 +288,7 @@ impl Feed {
             match Pin::new(&mut self.stream).poll_next(cx) {
                 Poll::Pending => return,
                 Poll::Ready(Some(Ok(delivery))) => {
-                    buffer.push(ConsumerEvent::Delivery(self.accept(delivery)))
+                    buffer.push(ConsumerEvent::Delivery(self.accept(delivery)));
                 }
                 Poll::Ready(Some(Err(err))) => return self.end(Some(err.to_string()), commands),
                 Poll::Ready(None) => return self.end(None, commands),

@@ -20,7 +20,7 @@ pub(super) fn on_channel(err: lapin::Error, what: &str) -> BrokerError {
             NOT_FOUND => BrokerErrorKind::NotFound,
             RESOURCE_LOCKED => BrokerErrorKind::ResourceLocked,
             PRECONDITION_FAILED => match mismatch(amqp.get_message().as_str()) {
-                Some(mismatch) => BrokerErrorKind::PreconditionFailed(mismatch),
+                Some(mismatch) => BrokerErrorKind::PreconditionFailed(Box::new(mismatch)),
                 None => BrokerErrorKind::ChannelClosed,
             },
             _ if err.is_amqp_hard_error() => BrokerErrorKind::ConnectionLost,

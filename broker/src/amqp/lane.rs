@@ -100,11 +100,11 @@ impl Lane {
                 job = self.jobs.recv(), if room => {
                     let Some(job) = job else { return End::Stop };
                     flight.queue(job);
-                    launch(&mut flight, &mut inflight, &mut done, &send);
+                    launch(&mut flight, &mut inflight, &mut done, send);
                     while flight.load() < WINDOW {
                         let Ok(job) = self.jobs.try_recv() else { break };
                         flight.queue(job);
-                        launch(&mut flight, &mut inflight, &mut done, &send);
+                        launch(&mut flight, &mut inflight, &mut done, send);
                     }
                 }
                 changed = state.changed() => {
@@ -131,7 +131,7 @@ impl Lane {
                 metrics::counter!("celery_broker_publish_channels_lost_total").increment(1);
                 return End::Lost;
             }
-            launch(&mut flight, &mut inflight, &mut done, &send);
+            launch(&mut flight, &mut inflight, &mut done, send);
             metrics::gauge!("celery_broker_publishes_in_flight").set(inflight_gauge(inflight.len()));
         }
     }

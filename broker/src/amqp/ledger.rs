@@ -89,7 +89,7 @@ impl Ledger {
         self.open -= 1;
         self.waiting += 1;
         // The first one starts the clock, the last open one and a full batch end it.
-        if self.waiting == 1 || self.open == 0 || self.waiting % self.threshold == 0 {
+        if self.waiting == 1 || self.open == 0 || self.waiting.is_multiple_of(self.threshold) {
             Noted::Due
         } else {
             Noted::Quiet

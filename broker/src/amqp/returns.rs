@@ -215,8 +215,8 @@ mod tests {
             looks in prop::collection::vec(any::<bool>(), 60),
         ) {
             let mut order: Vec<usize> = (0..unroutable.len()).collect();
-            for at in 0..order.len() {
-                let other = shuffle[at].index(order.len());
+            for (at, other) in (0..order.len()).zip(&shuffle) {
+                let other = other.index(order.len());
                 order.swap(at, other);
             }
             let answers = run(&unroutable, &order, &looks);

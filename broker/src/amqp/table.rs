@@ -200,6 +200,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "called with json!")]
     fn message(headers: Value) -> RawMessage {
         RawMessage {
             properties: Properties {

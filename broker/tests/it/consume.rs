@@ -194,7 +194,7 @@ async fn a_dead_channel_is_replaced() {
     let lost = lifecycle(&mut consumer).await;
     match lost {
         ConsumerEvent::Lost { epoch: 1, reason } => {
-            assert!(reason.contains("PRECONDITION_FAILED"), "{reason}")
+            assert!(reason.contains("PRECONDITION_FAILED"), "{reason}");
         }
         other => panic!("{other:?}"),
     }
@@ -245,13 +245,13 @@ async fn a_different_declaration_is_a_clear_fatal_error() {
     };
     assert_eq!(
         *err.kind(),
-        BrokerErrorKind::PreconditionFailed(Mismatch {
+        BrokerErrorKind::PreconditionFailed(Box::new(Mismatch {
             entity: "queue".into(),
             name: "q".into(),
             argument: "x-max-priority".into(),
             ours: "5".into(),
             theirs: "10".into(),
-        })
+        }))
     );
     assert_eq!(
         err.to_string(),
@@ -326,5 +326,49 @@ async fn a_prefetch_of_zero_is_refused() {
     let celery = connect(&broker).await;
     let err = celery.consume(ConsumeOptions::new(vec![spec("q")]).prefetch(0)).unwrap_err();
     assert_eq!(*err.kind(), BrokerErrorKind::Config);
+    celery.close().await;
+}
+
+/// A frozen broker accepts connections and says nothing: heartbeats notice it, nothing hangs, and it is found again.
+#[tokio::test]
+async fn a_frozen_broker_is_noticed_and_found_again() {
+    let rabbit = Rabbit::start().await;
+    let celery = celery_broker::Celery::builder("it")
+        .broker(rabbit.url())
+        .heartbeat(Duration::from_secs(1))
+        .connect_timeout(Duration::from_secs(2))
+        .connect()
+        .await
+        .unwrap();
+    let mut consumer = consumer(&celery, &["q"], 10).await;
+    rabbit.pause();
+    let options = celery_broker::PublishOptions { deadline: Duration::from_secs(1), ..Default::default() };
+    let route = celery_broker::Route::queue("q");
+    let begun = Instant::now();
+    let err = celery.publisher().publish(&route, crate::support::message("a"), options).await.unwrap_err();
+    assert_eq!(*err.kind(), BrokerErrorKind::Timeout);
+    assert_eq!(err.outcome(), celery_broker::Outcome::Unknown);
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    let lost = lifecycle(&mut consumer).await;
+    assert!(matches!(lost, ConsumerEvent::Lost { .. }), "{lost:?}");
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    // Some attempts meet a broker that accepts and keeps silent.
+    wait::until(Duration::from_secs(20), "a handshake timed out", async || match celery.health().reason {
+        Some(reason) if reason.contains("no answer") => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    rabbit.resume();
+    let thawed = Instant::now();
+    let connected = lifecycle(&mut consumer).await;
+    assert!(matches!(connected, ConsumerEvent::Connected { .. }), "{connected:?}");
+    assert!(thawed.elapsed() < Duration::from_secs(15), "{:?}", thawed.elapsed());
+    publish(&celery, "q", "after").await;
+    loop {
+        // The first one may have been queued after all: its fate was unknown.
+        if id(&delivery(&mut consumer).await) == "after" {
+            break;
+        }
+    }
     celery.close().await;
 }

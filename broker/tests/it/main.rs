@@ -1,4 +1,5 @@
 //! celery-broker against real servers.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
 

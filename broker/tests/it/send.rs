@@ -30,7 +30,7 @@ async fn a_python_worker_runs_our_calls() {
     let (celery, _worker) = with_python("send_python").await;
     assert_eq!(celery.send(add::s(2, 3)).await.unwrap().get(SOON).await.unwrap(), 5);
 
-    let echo = Sig::<Value>::new("py.echo").arg(&"ü").arg(&[1.5]).kwarg("k", &json!({"n": null}));
+    let echo = Sig::<Value>::new("py.echo").arg("ü").arg([1.5]).kwarg("k", json!({"n": null}));
     let echoed = celery.send(echo).await.unwrap().get(SOON).await.unwrap();
     assert!(echoed.to_string().contains("\"n\":null"), "{echoed}");
 
@@ -64,7 +64,7 @@ async fn python_understands_our_options() {
         .soft_time_limit(Duration::from_secs(20))
         .expires_in(Duration::from_secs(60))
         .countdown(Duration::from_millis(300))
-        .option("headers", &json!({"x-tenant": "a"}))
+        .option("headers", json!({"x-tenant": "a"}))
         .option("shadow", "nick");
     let seen = celery.send(call).await.unwrap();
     assert_eq!(seen.id(), &id);
@@ -93,8 +93,8 @@ async fn python_understands_our_options() {
 async fn workflows_run_on_a_python_worker() {
     let (celery, _worker) = with_python("send_canvas").await;
     let sum = chain(add::s(2, 3))
-        .then(Sig::<i64>::new("demo.add").arg(&4))
-        .then(Sig::<i64>::new("demo.mul").arg(&10));
+        .then(Sig::<i64>::new("demo.add").arg(4))
+        .then(Sig::<i64>::new("demo.mul").arg(10));
     let sum = celery.send(sum).await.unwrap();
     assert_eq!(sum.get(SOON).await.unwrap(), 90);
     let first = sum.parent().unwrap().parent().unwrap();
@@ -114,7 +114,7 @@ async fn workflows_run_on_a_python_worker() {
         celery.send(chord(group((0..10).map(|i| add::s(i, 1))), Sig::<i64>::new("demo.xsum"))).await.unwrap();
     assert_eq!(total.get(SOON).await.unwrap(), 55);
 
-    let linked = add::s(1, 1).link(Sig::<i64>::new("demo.add").arg(&10));
+    let linked = add::s(1, 1).link(Sig::<i64>::new("demo.add").arg(10));
     let linked = celery.send(linked).await.unwrap();
     assert_eq!(linked.get(SOON).await.unwrap(), 2);
     let children = linked.children().await.unwrap();
@@ -125,7 +125,7 @@ async fn workflows_run_on_a_python_worker() {
 #[tokio::test]
 async fn progress_is_seen_on_the_way() {
     let (celery, _worker) = with_python("send_progress").await;
-    let result = celery.send(Sig::<Value>::new("demo.progress").arg(&3)).await.unwrap();
+    let result = celery.send(Sig::<Value>::new("demo.progress").arg(3)).await.unwrap();
     let states: Vec<String> = tokio::time::timeout(
         SOON,
         result.watch().await.unwrap().map(|meta| meta.status.to_string()).collect(),
@@ -151,10 +151,7 @@ async fn a_result_that_never_comes_times_out() {
 #[tokio::test]
 async fn defect_12_22_messages_are_whole() {
     let (celery, outbox) = Celery::builder("it").route("mail.*", "mail").offline().unwrap();
-    celery
-        .send(Sig::<Value>::new("mail.send").option("headers", &json!({"x": 1})).priority(7))
-        .await
-        .unwrap();
+    celery.send(Sig::<Value>::new("mail.send").option("headers", json!({"x": 1})).priority(7)).await.unwrap();
     celery.send(Sig::<Value>::new("mail.send").queue("other")).await.unwrap();
     celery.send(Sig::<Value>::new("tasks.add")).await.unwrap();
     let sent = outbox.take();
@@ -184,7 +181,7 @@ async fn calls_inside_a_task_inherit_and_become_children() {
     });
     let one = inside.send(add::s(1, 2)).await.unwrap();
     let two = inside.send(group([add::s(1, 2), add::s(3, 4)])).await.unwrap();
-    inside.send(add::s(1, 2).option("add_to_parent", &false)).await.unwrap();
+    inside.send(add::s(1, 2).option("add_to_parent", false)).await.unwrap();
     for (_, raw) in outbox.take() {
         assert_eq!(raw.properties.priority, Some(4));
         let headers = Message::decode(raw, &Limits::DEFAULT).unwrap().headers;
