@@ -30,8 +30,10 @@ enum Kind {
     Word(&'static str, Words),
     /// Error types and exception names in parentheses: a field of `FailureRules`.
     Errors,
-    /// A word of the macro itself, see [`Options`].
-    Own,
+    /// The macro's own words: [`Options::name`], [`Options::errback`], and another way to say `acks_late = false`.
+    Name,
+    Errback,
+    Early,
 }
 
 /// Words and the variants that they stand for.
@@ -49,9 +51,9 @@ const COMPRESSIONS: Words = &[
 /// Name, kind, and an example of the value for error messages.
 #[rustfmt::skip]
 const TABLE: &[(&str, Kind, &str)] = &[
-    ("name",                         Kind::Own, "\"module.task\""),
-    ("errback",                      Kind::Own, "true"),
-    ("acks_early",                   Kind::Own, "true"), // acks_late = false
+    ("name",                         Kind::Name, "\"module.task\""),
+    ("errback",                      Kind::Errback, "true"),
+    ("acks_early",                   Kind::Early, "true"),
     ("acks_late",                    Kind::Flag, "false"),
     ("acks_on_failure",              Kind::Flag, "false"),
     ("acks_on_timeout",              Kind::Flag, "false"),
@@ -131,7 +133,7 @@ pub(crate) fn options(tokens: TokenStream, errors: &mut Errors) -> Options {
             return options;
         }
     };
-    let (mut seen, mut named) = (Vec::<&Ident>::new(), false);
+    let mut seen = Vec::<&Ident>::new();
     for Item { key, value } in &items {
         let Some((field, kind, example)) = TABLE.iter().find(|(name, ..)| key == name) else {
             errors.push(key, unknown(&key.to_string()));
@@ -142,25 +144,22 @@ pub(crate) fn options(tokens: TokenStream, errors: &mut Errors) -> Options {
             continue;
         }
         seen.push(key);
-        match (*kind, *field) {
-            (Kind::Own, "name") => {
-                named = true;
-                options.name = name(key, value, errors);
+        match kind {
+            Kind::Name => options.name = name(key, value, errors),
+            Kind::Errback => options.errback = flag(key, value, errors),
+            Kind::Errors => options.rules.extend(matchers(key, value, errors)),
+            Kind::Early => {
+                let late = !flag(key, value, errors);
+                options.fields.push(quote!(acks_late: __task::Some(#late)));
             }
-            (Kind::Own, "errback") => options.errback = flag(key, value, errors),
-            (Kind::Own, _) => {
-                let early = flag(key, value, errors);
-                options.fields.push(quote!(acks_late: ::core::option::Option::Some(!#early)));
-            }
-            (Kind::Errors, _) => options.rules.extend(matchers(key, value, errors)),
-            (kind, _) => {
-                if let Some(value) = field_value(kind, key, value, example, errors) {
-                    options.fields.push(quote!(#key: ::core::option::Option::Some(#value)));
+            kind => {
+                if let Some(value) = field_value(*kind, key, value, example, errors) {
+                    options.fields.push(quote!(#key: __task::Some(#value)));
                 }
             }
         }
     }
-    if !named {
+    if !seen.iter().any(|key| *key == "name") {
         let remedy =
             "a task's name is part of the protocol, so it is written out: add `name = \"module.task\"`";
         errors.add(syn::Error::new(proc_macro2::Span::call_site(), remedy));
@@ -170,10 +169,11 @@ pub(crate) fn options(tokens: TokenStream, errors: &mut Errors) -> Options {
 }
 
 fn unknown(key: &str) -> String {
-    let near = TABLE.iter().map(|(name, ..)| (distance(key, name), *name)).min().filter(|(n, _)| *n <= 3);
+    let same = |name: &str| key.bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count();
+    let near = TABLE.iter().map(|(name, ..)| (same(name), *name)).max().filter(|(same, _)| *same > 3);
     match (key, near) {
         ("bind", _) => {
-            "every task may see its request: add a parameter `#[ctx] ctx: Context` instead of `bind`".into()
+            "every task may see its request: instead of `bind`, add a parameter `#[ctx] ctx: Context`".into()
         }
         (_, Some((_, name))) => format!("`{key}` is no option of a task: did you mean `{name}`?"),
         (_, None) => {
@@ -183,40 +183,19 @@ fn unknown(key: &str) -> String {
     }
 }
 
-/// Edit distance, for "did you mean".
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.bytes().enumerate() {
-            let change = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
 fn name(key: &Ident, value: &Value, errors: &mut Errors) -> String {
-    let Value::Expr(expr) = value else {
-        errors.push(key, "write the name out: `name = \"module.task\"`");
-        return String::new();
-    };
-    let name = text(expr);
-    match &name {
-        None => errors.push(expr, "the name is part of the protocol, so it is written out: a string literal"),
-        Some(name) if name.is_empty() => {
-            errors.push(expr, "a task needs a name that callers can send: \"module.task\"")
+    let name = if let Value::Expr(expr) = value { text(expr) } else { None };
+    match name {
+        None => errors
+            .push(key, "the name is part of the protocol, so it is written out: `name = \"module.task\"`"),
+        Some(name) if (1..=255).contains(&name.chars().count()) && !name.contains(char::is_control) => {
+            return name;
         }
-        Some(name) if name.chars().count() > 255 => {
-            errors.push(expr, "a task's name has at most 255 characters")
+        Some(_) => {
+            errors.push(key, "a task's name has 1 to 255 characters, none of which is a control character")
         }
-        Some(name) if name.chars().any(char::is_control) => {
-            errors.push(expr, "a task's name can't hold control characters")
-        }
-        Some(_) => {}
     }
-    name.unwrap_or_default()
+    String::new()
 }
 
 fn flag(key: &Ident, value: &Value, errors: &mut Errors) -> bool {
@@ -241,7 +220,7 @@ fn field_value(
     match (kind, value) {
         (Kind::Flag, Value::Expr(expr)) if !is_literal(expr) => Some(quote!(#expr)),
         (Kind::Flag, _) => Some(flag(key, value, errors).into_token_stream()),
-        (Kind::Backoff, Value::None) => Some(quote!(::core::time::Duration::from_secs(1))),
+        (Kind::Backoff, Value::None) => Some(quote!(__task::Duration::from_secs(1))),
         (_, Value::Expr(expr)) => match checked(kind, expr) {
             Ok(value) => Some(value),
             Err(message) => {
@@ -258,11 +237,7 @@ fn field_value(
 
 /// A literal, or a variable that only looks like one because of a minus sign.
 fn is_literal(expr: &Expr) -> bool {
-    match expr {
-        Expr::Lit(_) => true,
-        Expr::Unary(unary) => is_literal(&unary.expr),
-        _ => false,
-    }
+    matches!(expr, Expr::Lit(_)) || matches!(expr, Expr::Unary(unary) if matches!(*unary.expr, Expr::Lit(_)))
 }
 
 fn checked(kind: Kind, expr: &Expr) -> Result<TokenStream, &'static str> {
@@ -274,15 +249,15 @@ fn checked(kind: Kind, expr: &Expr) -> Result<TokenStream, &'static str> {
     Ok(match (kind, text(expr)) {
         (Kind::Retries, _) => match expr {
             Expr::Path(path) if path.path.is_ident("unlimited") => {
-                quote!(::celery_worker::__private::MaxRetries::Unlimited)
+                quote!(__task::MaxRetries::Unlimited)
             }
             _ if literal && number.is_none() => return Err("a number of retries"),
-            _ => quote!(::celery_worker::__private::MaxRetries::Times(#expr)),
+            _ => quote!(__task::MaxRetries::Times(#expr)),
         },
         (Kind::Duration | Kind::Backoff, text) if literal => {
             let nanos =
                 text.and_then(|text| duration(&text)).ok_or("a duration has a unit (ms, s, m, h, d)")?;
-            quote!(::core::time::Duration::from_nanos(#nanos))
+            quote!(__task::Duration::from_nanos(#nanos))
         }
         (Kind::Priority, _) if literal && number.is_none_or(|n| n > 255) => {
             return Err("a priority is a number from 0 to 255");
@@ -301,7 +276,7 @@ fn checked(kind: Kind, expr: &Expr) -> Result<TokenStream, &'static str> {
             let word =
                 words.iter().find(|(word, _)| Some(*word) == text.as_deref()).ok_or("no such format here")?;
             let (name, variant) = (Ident::new(name, expr.span()), Ident::new(word.1, expr.span()));
-            quote!(::celery_worker::__private::#name::#variant)
+            quote!(__task::#name::#variant)
         }
         _ => expr.to_token_stream(),
     })
@@ -327,14 +302,9 @@ fn duration(text: &str) -> Option<u64> {
 
 /// `"10/s"`, `"100/m"`, `"5/h"` as a `RateLimit`.
 fn rate(text: &str) -> Option<TokenStream> {
-    let (number, unit) = text.split_once('/').unwrap_or((text, "s"));
-    let runs = number.parse::<f64>().ok().filter(|n| n.is_finite() && *n >= 0.0)?;
-    let unit =
-        [("s", "Second"), ("m", "Minute"), ("h", "Hour")].into_iter().find(|(short, _)| *short == unit)?.1;
-    let unit = Ident::new(unit, proc_macro2::Span::call_site());
-    Some(
-        quote!(::celery_worker::__private::RateLimit { runs: #runs, per: ::celery_worker::__private::RatePeriod::#unit }),
-    )
+    let (runs, per) = text.split_once('/').unwrap_or((text, "s"));
+    let runs = runs.parse::<f64>().ok().filter(|runs| runs.is_finite() && *runs >= 0.0)?;
+    ["s", "m", "h"].contains(&per).then(|| quote!(__task::rate_limit(#runs, #per)))
 }
 
 /// `autoretry_for(io::Error, "ValueError")`: Rust types, and exceptions by the name that Python sees.
@@ -342,17 +312,14 @@ fn matchers(key: &Ident, value: &Value, errors: &mut Errors) -> Option<TokenStre
     let list = match value {
         Value::List(list) if !list.is_empty() => list,
         _ => {
-            errors.push(
-                key,
-                format!("`{key}` lists errors in parentheses: `{key}(std::io::Error, \"ValueError\")`"),
-            );
+            errors.push(key, format!("`{key}` lists errors: `{key}(std::io::Error, \"ValueError\")`"));
             return None;
         }
     };
     let matchers = list.iter().map(|element| match syn::parse2::<Lit>(element.clone()) {
-        Ok(name) => quote!(::celery_worker::__private::ErrorMatch::named(#name)),
+        Ok(name) => quote!(__task::ErrorMatch::named(#name)),
         Err(_) => {
-            quote::quote_spanned!(element.span()=> ::celery_worker::__private::ErrorMatch::of::<#element>())
+            quote::quote_spanned!(element.span()=> __task::ErrorMatch::of::<#element>())
         }
     });
     Some(quote!(#key: &[#(#matchers),*]))

@@ -29,6 +29,7 @@ pub(crate) fn expand(model: &Model) -> TokenStream {
 
         #(#cfg)*
         const _: () = {
+            use ::celery_worker::__private as __task;
             #params
             #calls
             #definition
@@ -58,10 +59,10 @@ fn params_struct(model: &Model) -> TokenStream {
     });
     let checks = travelling(model).map(|param| {
         let ty = &param.ty;
-        quote_spanned!(ty.span()=> ::celery_worker::__private::assert_travels::<#ty>();)
+        quote_spanned!(ty.span()=> __task::assert_travels::<#ty>();)
     });
     quote! {
-        #[derive(::celery_worker::__private::serde::Serialize, ::celery_worker::__private::serde::Deserialize)]
+        #[derive(__task::serde::Serialize, __task::serde::Deserialize)]
         #[serde(crate = "::celery_worker::__private::serde")]
         #[doc(hidden)]
         #[allow(unreachable_pub, missing_docs, missing_debug_implementations, non_snake_case)]
@@ -74,28 +75,22 @@ fn params_struct(model: &Model) -> TokenStream {
 
 /// `s` and `partial`.
 fn calls(model: &Model) -> TokenStream {
-    let ident = &model.ident;
+    let (ident, task) = (&model.ident, &model.options.name);
     let params: Vec<_> = travelling(model).collect();
-    let all = call(&params);
-    let doc = format!("A call of `{}` with all its arguments.", model.options.name);
-    let s = quote! {
-        #[doc = #doc]
-        #[allow(clippy::too_many_arguments)]
-        #[must_use = "a signature does nothing until it is sent"]
-        pub fn s #all
-    };
-    let partial = params.first().filter(|first| first.role == Role::Wire).map(|first| {
-        let rest = call(&params[1..]);
-        let doc = format!(
-            "A call of `{}` without `{}`, which the step before it provides: for chains, callbacks and chord bodies.",
-            model.options.name, first.wire_name
-        );
+    let method = |name: &str, params: &[&Param], doc: String| {
+        let (name, call) = (Ident::new(name, model.ident.span()), call(params));
         quote! {
             #[doc = #doc]
             #[allow(clippy::too_many_arguments)]
             #[must_use = "a signature does nothing until it is sent"]
-            pub fn partial #rest
+            pub fn #name #call
         }
+    };
+    let s = method("s", &params, format!("A call of `{task}` with all its arguments."));
+    let partial = params.split_first().filter(|(first, _)| first.role == Role::Wire).map(|(first, rest)| {
+        let given =
+            format!("A call of `{task}` without `{}`, which the step before it provides: ", first.wire_name);
+        method("partial", rest, given + "for chains, callbacks and chord bodies.")
     });
     quote! {
         #[allow(dead_code, unreachable_pub)]
@@ -106,24 +101,24 @@ fn calls(model: &Model) -> TokenStream {
 /// `(x: i64, y: i64) -> Sig<…> { … }`.
 fn call(params: &[&Param]) -> TokenStream {
     let inputs = params.iter().map(|Param { ident, ty, .. }| match is_string(ty) {
-        true => quote!(#ident: impl ::core::convert::Into<#ty>),
+        true => quote!(#ident: impl __task::Into<#ty>),
         false => quote!(#ident: #ty),
     });
     let pushes = params.iter().map(|param| {
         let Param { ident, ty, wire_name, .. } = param;
         let value =
-            if is_string(ty) { quote!(::core::convert::Into::<#ty>::into(#ident)) } else { quote!(#ident) };
+            if is_string(ty) { quote!(__task::Into::<#ty>::into(#ident)) } else { quote!(#ident) };
         match param.role {
             Role::Args => quote!(for __value in #value { __sig = __sig.arg(&__value); }),
-            Role::Kwargs => quote!(for (__key, __value) in #value { __sig = __sig.kwarg(::core::convert::AsRef::<str>::as_ref(&__key), &__value); }),
+            Role::Kwargs => quote!(for (__key, __value) in #value { __sig = __sig.kwarg(__task::AsRef::<str>::as_ref(&__key), &__value); }),
             Role::KeywordOnly => quote!(__sig = __sig.kwarg(#wire_name, &#value);),
             _ => quote!(__sig = __sig.arg(&#value);),
         }
     });
     quote! {
-        (#(#inputs),*) -> ::celery_worker::__private::Sig<<Self as ::celery_worker::__private::TaskDef>::Output> {
+        (#(#inputs),*) -> __task::Sig<<Self as __task::TaskDef>::Output> {
             #[allow(unused_mut)]
-            let mut __sig = ::celery_worker::__private::sig::<Self>();
+            let mut __sig = __task::sig::<Self>();
             #(#pushes)*
             __sig
         }
@@ -136,9 +131,9 @@ fn is_string(ty: &Type) -> bool {
 
 fn definition(model: &Model) -> TokenStream {
     let (ident, output, params, name) = (&model.ident, &model.output, params_ident(), &model.options.name);
-    let result = quote_spanned!(output.span()=> <#output as ::celery_worker::__private::TaskReturn>::Output);
+    let result = quote_spanned!(output.span()=> <#output as __task::TaskReturn>::Output);
     quote! {
-        impl ::celery_worker::__private::TaskDef for #ident {
+        impl __task::TaskDef for #ident {
             const NAME: &'static str = #name;
             type Params = #params;
             type Output = #result;
@@ -149,59 +144,54 @@ fn definition(model: &Model) -> TokenStream {
 fn execution(model: &Model) -> TokenStream {
     let (ident, params, blocking) = (&model.ident, params_ident(), model.blocking);
     let (fields, rules) = (&model.options.fields, &model.options.rules);
-    let errback = model.options.errback.then(|| {
-        quote!(
-            const ERRBACK: ::celery_worker::__private::ErrbackStyle =
-                ::celery_worker::__private::ErrbackStyle::New;
-        )
+    let style = Ident::new(if model.options.errback { "New" } else { "Old" }, Span::call_site());
+    let wait = if blocking { None } else { Some(quote!(.await)) };
+    let bounds = model.params.iter().filter(|param| param.role == Role::State).map(|param| {
+        let ty = &param.ty;
+        quote_spanned!(ty.span()=> #ty: __task::FromRef<__S> + __task::Send + 'static)
     });
-    let state_types = model.params.iter().filter(|param| param.role == Role::State).map(|param| &param.ty);
-    let bounds = state_types.map(|ty| quote_spanned!(ty.span()=> #ty: ::celery_worker::__private::FromRef<__S> + ::core::marker::Send + 'static));
     // Each argument under a name of ours, so that a parameter called `state` means nothing here.
     let local = |param: &Param| format_ident!("__arg_{}", param.ident, span = Span::mixed_site());
-    let states = model.params.iter().filter(|param| param.role == Role::State).map(|param| {
+    let local_parts = model.params.iter().filter(|param| !param.travels()).map(|param| {
         let (name, ty) = (local(param), &param.ty);
-        quote!(let #name = <#ty as ::celery_worker::__private::FromRef<__S>>::from_ref(__state);)
+        match param.role {
+            Role::Ctx => quote!(let #name = __ctx;),
+            _ => quote!(let #name = <#ty as __task::FromRef<__S>>::from_ref(__state);),
+        }
     });
     let unpack = travelling(model).map(|param| {
         let (field, name) = (&param.ident, local(param));
         quote!(#field: #name)
     });
     let arguments = model.params.iter().map(|param| {
-        let name =
-            if param.role == Role::Ctx { Ident::new("__ctx", Span::mixed_site()) } else { local(param) };
-        if param.by_ref {
-            quote_spanned!(param.ty.span()=> &#name)
-        } else {
-            quote_spanned!(param.ty.span()=> #name)
-        }
+        let (lent, name) = (param.by_ref.then(|| quote!(&)), local(param));
+        quote_spanned!(param.ty.span()=> #lent #name)
     });
-    let wait = if blocking { None } else { Some(quote!(.await)) };
     quote! {
-        impl<__S> ::celery_worker::__private::Task<__S> for #ident
+        impl<__S> __task::Task<__S> for #ident
         where
-            __S: ::core::marker::Send + ::core::marker::Sync + 'static,
+            __S: __task::Send + __task::Sync + 'static,
             #(#bounds,)*
         {
-            const OPTIONS: ::celery_worker::__private::TaskOptions = ::celery_worker::__private::TaskOptions {
+            const OPTIONS: __task::TaskOptions = __task::TaskOptions {
                 #(#fields,)*
-                ..::celery_worker::__private::TaskOptions::DEFAULT
+                ..__task::TaskOptions::DEFAULT
             };
-            const RULES: ::celery_worker::__private::FailureRules = ::celery_worker::__private::FailureRules {
+            const RULES: __task::FailureRules = __task::FailureRules {
                 #(#rules,)*
-                ..::celery_worker::__private::FailureRules::NONE
+                ..__task::FailureRules::NONE
             };
             const BLOCKING: bool = #blocking;
-            #errback
+            const ERRBACK: __task::ErrbackStyle = __task::ErrbackStyle::#style;
 
             fn run(
                 __state: &__S,
-                __ctx: ::celery_worker::__private::Context,
+                __ctx: __task::Context,
                 __params: Self::Params,
-            ) -> impl ::core::future::Future<Output = ::celery_worker::__private::TaskResult<Self::Output>> + ::core::marker::Send + 'static {
-                #(#states)*
+            ) -> impl __task::Future<Output = __task::TaskResult<Self::Output>> + __task::Send + 'static {
+                #(#local_parts)*
                 let #params { #(#unpack),* } = __params;
-                async move { ::celery_worker::__private::TaskReturn::into_result(#ident(#(#arguments),*) #wait) }
+                async move { __task::TaskReturn::into_result(#ident(#(#arguments),*) #wait) }
             }
         }
     }

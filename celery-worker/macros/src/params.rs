@@ -5,7 +5,8 @@
 //! function, which stays callable as it is written.
 
 use syn::ext::IdentExt as _;
-use syn::{Attribute, Error, FnArg, Ident, Pat, Type};
+use syn::punctuated::Punctuated;
+use syn::{Attribute, Error, FnArg, Ident, Pat, Token, Type};
 
 use crate::parse::Errors;
 
@@ -44,10 +45,7 @@ impl Param {
 }
 
 /// Reads the parameters and takes the marks off them.
-pub(crate) fn params(
-    inputs: &mut syn::punctuated::Punctuated<FnArg, syn::Token![,]>,
-    errors: &mut Errors,
-) -> Vec<Param> {
+pub(crate) fn params(inputs: &mut Punctuated<FnArg, Token![,]>, errors: &mut Errors) -> Vec<Param> {
     let mut params: Vec<Param> = Vec::new();
     for input in inputs {
         let typed = match input {
@@ -64,18 +62,11 @@ pub(crate) fn params(
         let ident = match &*typed.pat {
             Pat::Ident(pat) if pat.by_ref.is_none() && pat.subpat.is_none() => pat.ident.clone(),
             other => {
-                errors.push(
-                    other,
-                    "a task's parameter needs a plain name, it is the keyword Python callers use: take it apart in the body",
-                );
+                errors.push(other, "a parameter's name is the keyword of Python callers: name it, and take it apart in the body");
                 continue;
             }
         };
         let Some(role) = role else { continue };
-        if role == Role::Wire && is_context(&typed.ty) {
-            errors.push(&typed.ty, "the context is not an argument of the call: mark it `#[ctx]` (a type of your own that travels and has this name needs a path, `self::Context`)");
-            continue;
-        }
         let (ty, by_ref) = owned(&typed.ty, role, errors);
         let wire_name = renamed(&serde, errors).unwrap_or_else(|| ident.unraw().to_string());
         let role = check_order(role, &ident, &params, errors);
@@ -129,18 +120,14 @@ fn marks(attrs: &mut Vec<Attribute>, errors: &mut Errors) -> (Option<Role>, Vec<
     (clean.then_some(role), serde)
 }
 
-/// The most likely slip, which the compiler would tell in a hundred lines about serde.
-fn is_context(ty: &Type) -> bool {
-    match ty {
-        Type::Reference(reference) => is_context(&reference.elem),
-        Type::Path(path) => path.path.is_ident("Context"),
-        _ => false,
-    }
-}
-
 /// The type to store, and whether the function borrows it.
 fn owned(ty: &Type, role: Role, errors: &mut Errors) -> (Type, bool) {
+    let inner = if let Type::Reference(reference) = ty { &*reference.elem } else { ty };
     let message = match (ty, role) {
+        // The most likely slip, which the compiler would tell in a hundred lines about serde.
+        (_, Role::Wire) if matches!(inner, Type::Path(path) if path.path.is_ident("Context")) => {
+            "the context does not travel: mark it `#[ctx]` (a type of your own with this name needs a path: `self::Context`)"
+        }
         (Type::Reference(reference), Role::Ctx | Role::State) if reference.mutability.is_none() => {
             return ((*reference.elem).clone(), true);
         }
@@ -183,19 +170,23 @@ fn renamed(serde: &[Attribute], errors: &mut Errors) -> Option<String> {
     let mut name = None;
     for attr in serde {
         let parsed = attr.parse_nested_meta(|meta| {
-            let refused = ["flatten", "alias", "skip", "skip_serializing", "skip_deserializing"];
-            if let Some(word) = refused.iter().find(|word| meta.path.is_ident(word)) {
-                let remedy = match *word {
-                    "flatten" => "take the fields as parameters of their own, or use `#[kwargs]`",
-                    "alias" => "arguments are bound by position too, so that each has one name: keep one",
-                    _ => "every unmarked parameter travels: mark it `#[ctx]` or `#[state]`, or give it `#[serde(default)]`",
-                };
+            let word = meta.path.get_ident().map(Ident::to_string).unwrap_or_default();
+            let remedy = match word.as_str() {
+                "flatten" => "take the fields as parameters of their own, or use `#[kwargs]`",
+                "alias" => "arguments are bound by position too, so that each has one name: keep one",
+                word if word.starts_with("skip") => {
+                    "every unmarked parameter travels: mark it `#[state]` or remove it"
+                }
+                _ => "",
+            };
+            if !remedy.is_empty() {
                 return Err(meta.error(format!("`{word}` can't be used on a task's parameter: {remedy}")));
             }
-            let renames = meta.path.is_ident("rename");
-            if meta.input.peek(syn::Token![=]) {
+            if meta.input.peek(Token![=]) {
                 let value: syn::Expr = meta.value()?.parse()?;
-                if let (true, syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. })) = (renames, &value) {
+                if let (true, syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. })) =
+                    (word == "rename", &value)
+                {
                     name = Some(text.value());
                 }
             } else if meta.input.peek(syn::token::Paren) {

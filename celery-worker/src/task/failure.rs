@@ -6,6 +6,7 @@ use std::fmt::{self, Write as _};
 use std::panic::Location;
 use std::time::Duration;
 
+use celery_broker::GetError;
 use celery_protocol::result::RemoteException;
 use celery_protocol::{RawArgs, TaskName, pyjson};
 use serde::Serialize;
@@ -75,8 +76,13 @@ impl Failure {
     /// Made by `?`.
     pub(crate) fn of<E: Error + Send + Sync + 'static>(error: E, place: &'static Location<'static>) -> Self {
         let (exc_type, module) = python::of_rust_type(std::any::type_name::<E>());
-        let message = error.to_string();
-        Self::build(exc_type, module, Some(place)).arg(message).caused_by(error)
+        let mut failure = Self::build(exc_type, module, Some(place));
+        // A task that waits for another one fails as that one did.
+        match (&error as &dyn Any).downcast_ref::<GetError>() {
+            Some(GetError::Failed(remote)) => failure.0.exception = remote.exception.clone(),
+            _ => failure = failure.arg(error.to_string()),
+        }
+        failure.caused_by(error)
     }
 
     /// Made by `or_raise`.
@@ -294,5 +300,95 @@ impl Failure {
         let mut failure = Self::known("celery.exceptions", "MaxRetriesExceededError").arg(text.to_string());
         failure.0.traceback = Traceback::Own;
         failure
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use celery_protocol::TaskName;
+
+    use super::*;
+    use crate::prelude::*;
+
+    fn traceback(error: TaskError) -> String {
+        let TaskError::Failure(failure) = error else { panic!("{error:?}") };
+        failure.traceback(&TaskName::parse("t.task").unwrap()).unwrap()
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the page could not be loaded")]
+    struct LoadError(#[source] std::io::Error);
+
+    const LINE: u32 = line!() + 2;
+    fn load() -> TaskResult<()> {
+        Err(LoadError(std::io::Error::other("connection refused")))?;
+        Ok(())
+    }
+
+    #[test]
+    fn an_error_becomes_an_exception_with_place_and_causes() {
+        let error = load().unwrap_err();
+        let line = format!("line {LINE}, in t.task");
+        let text = traceback(error);
+        assert!(text.contains(&line), "{text}");
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], "Traceback (most recent call last):");
+        assert!(lines[1].starts_with("  File \"") && lines[1].contains("failure.rs\", line "), "{text}");
+        assert_eq!(
+            lines[2..],
+            ["LoadError: the page could not be loaded", "  caused by: connection refused"]
+        );
+    }
+
+    #[test]
+    fn an_exception_is_named_as_asked_and_keeps_its_arguments() {
+        let failure = Failure::named("TooMuch").module("shop.errors").arg(100).arg("limit");
+        assert_eq!(
+            failure.exception().to_raw().get(),
+            r#"{"exc_type": "TooMuch", "exc_message": [100, "limit"], "exc_module": "shop.errors"}"#
+        );
+        assert_eq!(failure.to_string(), "TooMuch: (100, 'limit')");
+        let builtin = Failure::new("ValueError", "no age");
+        assert_eq!(builtin.exception().exc_module.as_deref(), Some("builtins"));
+        for name in ["SystemExit", "KeyboardInterrupt", "UnicodeDecodeError", "BaseException", "eval", "Mine"]
+        {
+            let module = Failure::new(name, "").exception().exc_module.clone().unwrap();
+            assert!(module.contains("::"), "{name} would be looked up in {module}");
+        }
+    }
+
+    #[test]
+    fn what_json_cannot_hold_shows_as_text() {
+        let bad: std::collections::HashMap<Vec<u8>, i64> = [(vec![1], 1)].into();
+        let failure = Failure::named("ValueError").arg(bad);
+        assert!(failure.exception().message().contains("key must be a string"), "{failure}");
+    }
+
+    #[test]
+    fn a_panic_is_reported_with_its_message() {
+        for payload in [Box::new("boom") as Box<dyn Any + Send>, Box::new(String::from("boom"))] {
+            assert_eq!(Failure::panicked(&*payload).exception().repr(), "Panic('boom')");
+        }
+        assert!(Failure::panicked(&1_u8).to_string().starts_with("Panic: the task panicked"));
+    }
+
+    #[test]
+    fn raise_and_or_raise_name_the_exception() {
+        fn raised(with: bool) -> TaskResult<()> {
+            if with {
+                raise!("ValueError", "{} is no age", -1);
+            }
+            raise!("StopIteration")
+        }
+        let shown = |error| match error {
+            TaskError::Failure(failure) => failure.exception().repr(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(shown(raised(true).unwrap_err()), "ValueError('-1 is no age')");
+        assert_eq!(shown(raised(false).unwrap_err()), "StopIteration()");
+        assert_eq!(shown(Err::<(), _>("no").or_raise("KeyError").unwrap_err()), "KeyError('no')");
+        let boxed: Box<dyn Error + Send + Sync> = "x".parse::<u8>().unwrap_err().into();
+        let failure = Failure::raised("ValueError", boxed, Location::caller());
+        assert!(failure.source().unwrap().is::<std::num::ParseIntError>());
     }
 }

@@ -62,3 +62,6 @@ pub enum ErrbackStyle {
     /// In the worker where the task failed, with its request, exception and traceback: `#[task(…, errback)]`.
     New,
 }
+
+#[cfg(test)]
+mod tests;

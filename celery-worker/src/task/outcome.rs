@@ -180,3 +180,6 @@ fn arguments(
         given => given,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,8 +2,17 @@
 //! other use, and not part of what stays compatible.
 
 pub use celery_protocol::content::Compression;
-pub use celery_protocol::options::{MaxRetries, RateLimit, RatePeriod, Serializer};
+pub use celery_protocol::options::{MaxRetries, Serializer};
+use celery_protocol::options::{RateLimit, RatePeriod};
 pub use celery_protocol::{Sig, TaskDef, TaskOptions};
+// The names that generated code needs, so that it works whatever is in scope where the task stands.
+pub use core::{
+    convert::{AsRef, Into},
+    future::Future,
+    marker::{Send, Sync},
+    option::Option::Some,
+    time::Duration,
+};
 pub use serde;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,6 +23,16 @@ pub use crate::context::Context;
 /// A call without arguments.
 pub fn sig<T: TaskDef>() -> Sig<T::Output> {
     Sig::new(T::NAME)
+}
+
+/// `rate_limit = "10/m"`, taken apart.
+pub const fn rate_limit(runs: f64, per: &str) -> RateLimit {
+    let per = match per.as_bytes() {
+        b"h" => RatePeriod::Hour,
+        b"m" => RatePeriod::Minute,
+        _ => RatePeriod::Second,
+    };
+    RateLimit { runs, per }
 }
 
 /// A type that an unmarked parameter may have.
