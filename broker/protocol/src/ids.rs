@@ -36,9 +36,12 @@ macro_rules! identifier {
             /// # Errors
             /// Says in words which rule of this kind of name the text breaks.
             pub fn parse(text: impl Into<String>) -> Result<Self, IdError> {
-                let text: String = text.into();
+                Self::check(&text.into())
+            }
+
+            fn check(text: &str) -> Result<Self, IdError> {
                 const CHECK: Check = $check;
-                match CHECK(&text) {
+                match CHECK(text) {
                     Ok(()) => Ok(Self(text.into())),
                     Err(problem) => Err(IdError { what: $what, problem }),
                 }
@@ -66,7 +69,7 @@ macro_rules! identifier {
             type Err = IdError;
 
             fn from_str(text: &str) -> Result<Self, IdError> {
-                Self::parse(text)
+                Self::check(text)
             }
         }
 
@@ -74,7 +77,7 @@ macro_rules! identifier {
             type Error = IdError;
 
             fn try_from(text: &str) -> Result<Self, IdError> {
-                Self::parse(text)
+                Self::check(text)
             }
         }
 
@@ -100,7 +103,21 @@ macro_rules! identifier {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+                struct Text;
+
+                impl de::Visitor<'_> for Text {
+                    type Value = $name;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str(concat!("a ", $what))
+                    }
+
+                    fn visit_str<E: de::Error>(self, text: &str) -> Result<$name, E> {
+                        $name::check(text).map_err(E::custom)
+                    }
+                }
+
+                deserializer.deserialize_str(Text)
             }
         }
     };

@@ -37,6 +37,32 @@ enum Offset {
     East(i16),
 }
 
+/// `YYYY-MM-DDTHH:MM:SS.ffffff+HH:MM`, the longest form, has 32 characters.
+pub(crate) struct Text {
+    bytes: [u8; 32],
+    len: usize,
+}
+
+impl Text {
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    fn push(&mut self, byte: u8) {
+        self.bytes[self.len] = byte;
+        self.len += 1;
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "one decimal digit")]
+    fn digits(&mut self, mut number: u32, count: usize) {
+        for place in self.bytes[self.len..self.len + count].iter_mut().rev() {
+            *place = b'0' + (number % 10) as u8;
+            number /= 10;
+        }
+        self.len += count;
+    }
+}
+
 /// A text that is not a moment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not an ISO 8601 time: {0:?}")]
@@ -90,6 +116,37 @@ impl WireTime {
         self.to_string()
     }
 
+    /// The text of [`isoformat`](Self::isoformat), without allocating.
+    pub(crate) fn text(self) -> Text {
+        let civil = self.civil();
+        let (date, time) = (civil.date(), civil.time());
+        let mut text = Text { bytes: [0; 32], len: 0 };
+        text.digits(date.year().unsigned_abs().into(), 4);
+        for (separator, part) in [
+            (b'-', date.month()),
+            (b'-', date.day()),
+            (b'T', time.hour()),
+            (b':', time.minute()),
+            (b':', time.second()),
+        ] {
+            text.push(separator);
+            text.digits(part.unsigned_abs().into(), 2);
+        }
+        let micros = time.subsec_nanosecond().unsigned_abs() / 1000;
+        if micros != 0 {
+            text.push(b'.');
+            text.digits(micros, 6);
+        }
+        if let Offset::East(minutes) = self.offset {
+            let east = u32::from(minutes.unsigned_abs());
+            text.push(if minutes < 0 { b'-' } else { b'+' });
+            text.digits(east / 60, 2);
+            text.push(b':');
+            text.digits(east % 60, 2);
+        }
+        text
+    }
+
     /// Reads what Celery reads as `eta` or `expires`: any form that `dateutil.parser.isoparse` takes, and a space for `T`.
     ///
     /// # Errors
@@ -120,27 +177,7 @@ impl WireTime {
 
 impl fmt::Display for WireTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let civil = self.civil();
-        let (date, time) = (civil.date(), civil.time());
-        write!(
-            f,
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
-            date.year(),
-            date.month(),
-            date.day(),
-            time.hour(),
-            time.minute(),
-            time.second()
-        )?;
-        let micros = time.subsec_nanosecond() / 1000;
-        if micros != 0 {
-            write!(f, ".{micros:06}")?;
-        }
-        if let Offset::East(minutes) = self.offset {
-            let sign = if minutes < 0 { '-' } else { '+' };
-            write!(f, "{sign}{:02}:{:02}", minutes.abs() / 60, minutes.abs() % 60)?;
-        }
-        Ok(())
+        f.write_str(std::str::from_utf8(self.text().as_slice()).unwrap_or_default())
     }
 }
 

@@ -154,11 +154,11 @@ impl Headers {
     pub fn from_map(map: HeaderMap) -> Result<Self, Malformed> {
         let bad_id = "the id is missing, not text, or not one that is taken";
         let bad_task = "the task name is missing, not text, empty, too long, or has control characters";
-        let parsed = |name: &str| map.get(name).and_then(Value::as_str).map(str::to_owned);
-        let Some(id) = parsed("id").and_then(|id| TaskId::parse(id).ok()) else {
+        let text = |name: &str| map.get(name).and_then(Value::as_str);
+        let Some(id) = text("id").and_then(|id| id.parse().ok()) else {
             return Err(Malformed::of(&map, Reason::BadId, bad_id));
         };
-        let Some(task) = parsed("task").and_then(|task| TaskName::parse(task).ok()) else {
+        let Some(task) = text("task").and_then(|task| task.parse().ok()) else {
             return Err(Malformed::of(&map, Reason::BadTaskName, bad_task));
         };
         let mut reader = Reader::default();
@@ -274,7 +274,7 @@ impl Reader {
             Value::Null => None,
             Value::String(text) if text.is_empty() => None,
             Value::String(text) => {
-                let id = TaskId::parse(text);
+                let id = text.parse::<TaskId>();
                 if let Err(err) = &id {
                     self.refuse(Reason::BadHeader, format!("{name}: {err}"));
                 }

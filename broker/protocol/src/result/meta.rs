@@ -135,7 +135,11 @@ impl ResultMeta {
         }
         out.extend_from_slice(b", \"date_done\": ");
         match self.date_done {
-            Some(done) => write_str(out, &done.isoformat()),
+            Some(done) => {
+                out.push(b'"');
+                out.extend_from_slice(done.text().as_slice());
+                out.push(b'"');
+            }
             None => out.extend_from_slice(b"null"),
         }
         if let Some(group) = &self.group_id {
