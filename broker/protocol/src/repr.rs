@@ -37,6 +37,13 @@ pub fn repr(json: &str, budget: usize) -> String {
     repr.out
 }
 
+/// One JSON value exactly as Python's `repr` prints it, unlike [`repr`] with all its quotes and escapes, and in full.
+pub fn exact(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    write_exact(&mut Cursor::new(json), &mut out);
+    out
+}
+
 /// A text as a quoted Python string, shortened to about `budget` characters.
 pub fn quoted(text: &str, budget: usize) -> String {
     let mut repr = Repr::new(budget);
@@ -233,6 +240,70 @@ fn truncate(text: &str, budget: usize) -> std::borrow::Cow<'_, str> {
     }
 }
 
+fn write_exact(cursor: &mut Cursor<'_>, out: &mut String) {
+    let container = |cursor: &mut Cursor<'_>,
+                     out: &mut String,
+                     close: u8,
+                     item: &dyn Fn(&mut Cursor<'_>, &mut String)| {
+        let open = if close == b']' { b'[' } else { b'{' };
+        cursor.eat(open);
+        out.push(char::from(open));
+        while !cursor.eat(close) && cursor.peek().is_some() {
+            if cursor.eat(b',') {
+                out.push_str(", ");
+            }
+            let before = cursor.position();
+            item(cursor, out);
+            if cursor.position() == before {
+                return;
+            }
+        }
+        out.push(char::from(close));
+    };
+    match cursor.peek() {
+        Some(b'[') => container(cursor, out, b']', &write_exact),
+        Some(b'{') => container(cursor, out, b'}', &|cursor, out| {
+            write_exact(cursor, out);
+            cursor.eat(b':');
+            out.push_str(": ");
+            write_exact(cursor, out);
+        }),
+        Some(b'"') => {
+            if let Ok(string) = cursor.string() {
+                // half of a surrogate pair shows as the escape that Python prints too
+                write_literal(&string.unescape().unwrap_or(string.inner.into()), out);
+            }
+        }
+        _ => {
+            let mut atom = Repr::new(usize::MAX);
+            let _ = atom.value(cursor);
+            out.push_str(&atom.out);
+        }
+    }
+}
+
+/// A string literal: in single quotes, unless it has some and no double ones.
+fn write_literal(text: &str, out: &mut String) {
+    use std::fmt::Write;
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    out.push(quote);
+    for char in text.chars() {
+        match char {
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            char if char == quote => out.extend(['\\', char]),
+            char if char.is_control() => {
+                // writing to a String cannot fail
+                let _ = write!(out, "\\x{:02x}", u32::from(char));
+            }
+            char => out.push(char),
+        }
+    }
+    out.push(quote);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,6 +338,27 @@ mod tests {
         ];
         for (json, want) in cases {
             assert_eq!(repr(json, DEFAULT_BUDGET), want, "{json}");
+        }
+    }
+
+    #[test]
+    fn exact_is_pythons_own_repr() {
+        for (json, want) in [
+            (r#""it's""#, r#""it's""#),
+            (r#""it's \"so\"""#, r#"'it\'s "so"'"#),
+            (r#""a\nb\\c\u0001\u00e9""#, r"'a\nb\\c\x01é'"),
+            (
+                r#"[1, 2.0, null, {"a": [true, "b"]}, [], {}, NaN]"#,
+                "[1, 2.0, None, {'a': [True, 'b']}, [], {}, nan]",
+            ),
+            ("[[[[[1]]]]]", "[[[[[1]]]]]"),
+        ] {
+            assert_eq!(exact(json), want, "{json}");
+        }
+        for text in
+            ["", "[", "{", "[1", "{\"a\"", "\"abc", "]", ",,,", "[}", "{1:2}", "[[[[[[", "é,é", "{\"a\" 1}"]
+        {
+            let _ = exact(text);
         }
     }
 

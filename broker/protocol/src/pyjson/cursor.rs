@@ -45,6 +45,10 @@ impl<'a> Cursor<'a> {
         Self { text, at: 0 }
     }
 
+    pub(crate) fn position(&self) -> usize {
+        self.at
+    }
+
     pub(crate) fn error(&self, kind: ErrorKind) -> Error {
         Error::new(kind, self.at)
     }

@@ -51,20 +51,15 @@ impl RemoteException {
     pub fn message(&self) -> String {
         match self.exc_message.as_slice() {
             [] => String::new(),
-            [one] => pyjson::from_str::<String>(one.get())
-                .unwrap_or_else(|_| repr::repr(one.get(), repr::DEFAULT_BUDGET)),
-            all => repr::argsrepr(all),
+            [one] => pyjson::from_str::<String>(one.get()).unwrap_or_else(|_| repr::exact(one.get())),
+            all => format!("({})", exact_list(all)),
         }
     }
 
     /// The exception as `repr(exception)` shows it in Python: `ValueError('boom')`.
     pub fn repr(&self) -> String {
         let name = self.exc_type.rsplit('.').next().unwrap_or(&self.exc_type);
-        let args = repr::argsrepr(self.exc_message.as_slice());
-        match args.strip_suffix(",)") {
-            Some(front) => format!("{name}{front})"),
-            None => format!("{name}{args}"),
-        }
+        format!("{name}({})", exact_list(self.exc_message.as_slice()))
     }
 
     /// Reads the result of a failed task. Celery's own readers take a plain text for the message too.
@@ -108,6 +103,10 @@ impl RemoteException {
     }
 }
 
+fn exact_list(args: &[Box<RawValue>]) -> String {
+    args.iter().map(|arg| repr::exact(arg.get())).collect::<Vec<_>>().join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +124,8 @@ mod tests {
         ))
         .unwrap();
         assert_eq!((two.message().as_str(), two.repr().as_str()), ("('boom', 1)", "B('boom', 1)"));
+        let text = RemoteException::builtin("KeyError", "Can't retry");
+        assert_eq!(text.repr(), "KeyError(\"Can't retry\")");
         let none = RemoteException::with_args::<()>("E", "m", []);
         assert_eq!((none.message().as_str(), none.repr().as_str()), ("", "E()"));
     }

@@ -9,5 +9,6 @@ mod control;
 mod events;
 mod golden;
 mod messages;
+mod properties;
 mod python;
 mod results;
