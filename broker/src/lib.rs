@@ -13,7 +13,10 @@
 //! * [`route`]: which queue a task goes to; [`clock`]: time.
 
 mod celery;
-pub use celery::{Celery, CeleryBuilder, Health};
+pub use celery::{Celery, Health};
+
+mod builder;
+pub use builder::CeleryBuilder;
 
 mod error;
 pub use error::{BackendError, BackendErrorKind, BrokerError, BrokerErrorKind, Mismatch, Outcome};

@@ -75,7 +75,7 @@ pub(super) enum Command {
 
 pub(super) struct Keeper {
     link: Link,
-    options: ConsumeOptions,
+    pub(super) options: ConsumeOptions,
     signals: mpsc::UnboundedSender<Signal>,
     commands: mpsc::UnboundedReceiver<Command>,
     epoch: u64,
@@ -87,29 +87,29 @@ pub(super) struct Keeper {
 }
 
 /// A channel with its subscriptions.
-struct Attached {
-    session: Session,
-    amqp: lapin::Channel,
-    channel: Arc<Channel>,
-    subscriptions: Vec<Subscription>,
-    broken: Vec<Broken>,
-    since: Instant,
+pub(super) struct Attached {
+    pub(super) session: Session,
+    pub(super) amqp: lapin::Channel,
+    pub(super) channel: Arc<Channel>,
+    pub(super) subscriptions: Vec<Subscription>,
+    pub(super) broken: Vec<Broken>,
+    pub(super) since: Instant,
 }
 
-struct Subscription {
-    queue: QueueName,
-    tag: String,
+pub(super) struct Subscription {
+    pub(super) queue: QueueName,
+    pub(super) tag: String,
 }
 
 /// A queue whose subscription has ended and is to be restored.
-struct Broken {
-    queue: QueueName,
-    backoff: Backoff,
-    at: Instant,
+pub(super) struct Broken {
+    pub(super) queue: QueueName,
+    pub(super) backoff: Backoff,
+    pub(super) at: Instant,
 }
 
 /// Why a channel is not kept any longer.
-enum End {
+pub(super) enum End {
     Lost(String),
     /// The consumer or the whole handle is being closed.
     Closed,
@@ -179,7 +179,7 @@ impl Keeper {
         }
     }
 
-    fn tell(&self, signal: Signal) {
+    pub(super) fn tell(&self, signal: Signal) {
         // Nobody listens when the consumer was dropped; the commands' end will be seen next.
         let _ = self.signals.send(signal);
     }
@@ -296,7 +296,11 @@ impl Keeper {
         Ok(attached)
     }
 
-    async fn subscribe(&mut self, to: &mut Attached, queue: &QueueName) -> Result<(), BrokerError> {
+    pub(super) async fn subscribe(
+        &mut self,
+        to: &mut Attached,
+        queue: &QueueName,
+    ) -> Result<(), BrokerError> {
         self.subscribed += 1;
         let tag = format!("{}-{}", self.options.consumer_tag, self.subscribed);
         let exclusive = self.options.queues.iter().any(|spec| spec.name == *queue && spec.exclusive);
@@ -511,83 +515,6 @@ impl Keeper {
         }
         Ok(())
     }
-
-    /// A delivery stream ended: the channel died, or the broker cancelled this subscription.
-    fn feed_ended(&mut self, at: &mut Attached, tag: &str, reason: Option<String>) -> Option<End> {
-        if !at.amqp.status().connected() {
-            let reason = reason.unwrap_or_else(|| "the broker closed the channel".into());
-            return Some(End::Lost(reason));
-        }
-        let position = at.subscriptions.iter().position(|subscription| subscription.tag == tag)?;
-        let queue = at.subscriptions.remove(position).queue;
-        tracing::warn!(%queue, "the broker ended the consumer of a queue; restoring it");
-        metrics::counter!("celery_broker_consumers_cancelled_total").increment(1);
-        self.tell(Signal::Cancelled { queue: queue.clone() });
-        at.broken.push(Broken { queue, backoff: Backoff::default(), at: Instant::now() });
-        None
-    }
-
-    /// Subscribes to broken queues again when their time has come.
-    async fn restore(&mut self, at: &mut Attached) -> Option<End> {
-        for mut broken in std::mem::take(&mut at.broken) {
-            if broken.at > Instant::now() {
-                at.broken.push(broken);
-                continue;
-            }
-            let Some(spec) = self.options.queues.iter().find(|spec| spec.name == broken.queue).cloned()
-            else {
-                continue;
-            };
-            let restored = match topology::ensure(&at.session, &spec).await {
-                Ok(()) => self.subscribe(at, &spec.name).await,
-                Err(err) => Err(err),
-            };
-            match restored {
-                Ok(()) => tracing::info!(queue = %spec.name, "consuming again"),
-                Err(err) if !at.amqp.status().connected() => return Some(End::Lost(err.to_string())),
-                Err(err) => {
-                    if broken.backoff.failures() < 3 {
-                        tracing::warn!(queue = %spec.name, "cannot restore the consumer yet: {err}");
-                    }
-                    broken.at = Instant::now() + broken.backoff.next(Failure::Unreachable, dice());
-                    at.broken.push(broken);
-                }
-            }
-        }
-        None
-    }
-
-    /// Compares what we think we consume with what the broker says.
-    async fn compare(&mut self, at: &mut Attached) -> Option<End> {
-        let checked: Vec<(QueueName, String)> = at
-            .subscriptions
-            .iter()
-            .map(|subscription| (subscription.queue.clone(), subscription.tag.clone()))
-            .collect();
-        for (queue, tag) in checked {
-            let depth = match topology::look(&at.session, queue.as_str()).await {
-                Ok(depth) => depth,
-                Err(_) if !at.amqp.status().connected() => {
-                    return Some(End::Lost("the channel is closed".into()));
-                }
-                // No permission to look, or a slow broker: no news.
-                Err(_) => continue,
-            };
-            if depth.is_some_and(|depth| depth.consumers > 0) {
-                continue;
-            }
-            tracing::warn!(%queue, "the broker does not know our consumer; restoring it");
-            metrics::counter!("celery_broker_consumers_forgotten_total").increment(1);
-            at.subscriptions.retain(|subscription| subscription.tag != tag);
-            self.tell(Signal::Retire { tag: tag.clone() });
-            if depth.is_some() {
-                let _ = cancel(&at.amqp, &tag).await;
-            }
-            self.tell(Signal::Cancelled { queue: queue.clone() });
-            at.broken.push(Broken { queue, backoff: Backoff::default(), at: Instant::now() });
-        }
-        None
-    }
 }
 
 /// Per consumer, never per channel: quorum queues refuse the latter.
@@ -595,7 +522,7 @@ async fn set_prefetch(amqp: &lapin::Channel, prefetch: u16) -> Result<(), Broker
     within(RPC_DEADLINE, "basic.qos", amqp.basic_qos(prefetch, BasicQosOptions { global: false })).await
 }
 
-async fn cancel(amqp: &lapin::Channel, tag: &str) -> Result<(), BrokerError> {
+pub(super) async fn cancel(amqp: &lapin::Channel, tag: &str) -> Result<(), BrokerError> {
     let cancelled = amqp.basic_cancel(short("the consumer tag", tag)?, BasicCancelOptions::default());
     within(RPC_DEADLINE, "basic.cancel", cancelled).await
 }

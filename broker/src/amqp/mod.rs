@@ -22,6 +22,7 @@ mod consumer;
 mod delivery;
 mod keeper;
 mod ledger;
+mod repair;
 
 pub use consumer::{ConsumeOptions, Consumer, ConsumerEvent};
 pub use delayed::undelayed;
