@@ -5,7 +5,7 @@ SCRIPTS := broker/testkit/scripts
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help deps venv web build demo servers test conformance bench check fmt clippy doc clean
+.PHONY: help deps venv web build demo servers test interop conformance bench check fmt clippy doc clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,9 +31,14 @@ demo: ## start private servers and all programs, submit real work, stay up (ONCE
 servers: deps ## start a private RabbitMQ and Redis, print their addresses, stay up
 	@cargo run -q -p celery-testkit --example servers
 
-test: web ## run all tests, against real servers and real Python peers (T=name: only those)
+test: web ## run all tests, against real servers, real Python peers and a real browser (T=name: only those)
+	@$(SCRIPTS)/deps.sh browser
 	cargo build --workspace --bins
-	@$(SCRIPTS)/test.sh --workspace --no-fail-fast $(T)
+	@$(SCRIPTS)/test.sh $(if $(T),--workspace $(T))
+
+interop: web ## only the end-to-end tests against Python Celery and Flower
+	cargo build --workspace --bins
+	@$(SCRIPTS)/test.sh --package celery-testkit --test e2e
 
 conformance: venv ## run Celery's own integration suite against our example worker (ARGS='--tier A')
 	@$(SCRIPTS)/conformance.sh $(ARGS)
