@@ -142,6 +142,13 @@ impl Celery {
         Consumer::start(self.consume_link().clone(), options, &self.shared.tasks)
     }
 
+    /// As [`consume`](Self::consume), on the connection for events and remote control.
+    #[expect(dead_code, reason = "called by the modules event and control")]
+    pub(crate) fn consume_control(&self, options: ConsumeOptions) -> Result<Consumer, BrokerError> {
+        self.require_servers()?;
+        Consumer::start(self.control_link().clone(), options, &self.shared.tasks)
+    }
+
     /// Waits for the first connection.
     ///
     /// # Errors

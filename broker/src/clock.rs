@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub use crate::config::hours_west_of_utc;
+
 /// Celery's Lamport clock; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Lamport(Arc<AtomicU64>);

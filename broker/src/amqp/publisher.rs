@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,7 +20,8 @@ use tokio::time::timeout_at;
 
 use super::connection::Link;
 use super::lane::Lane;
-use super::{table, topology};
+use super::table;
+use super::topology::{self, ExchangeSpec};
 use crate::error::{BrokerError, BrokerErrorKind};
 use crate::offline::Outbox;
 use crate::tasks::Tasks;
@@ -89,7 +90,7 @@ struct Inner {
     safe: mpsc::Sender<Job>,
     /// Exchanges that callers name.
     named: mpsc::Sender<Job>,
-    exchanges: Mutex<HashMap<String, (bool, Instant)>>,
+    exchanges: Mutex<Exchanges>,
     max_body: usize,
 }
 
@@ -97,6 +98,14 @@ impl std::fmt::Debug for Publisher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Publisher").finish_non_exhaustive()
     }
+}
+
+/// Which exchanges exist, as far as one connection knows.
+#[derive(Debug, Default)]
+struct Exchanges {
+    /// A restart of the broker removes transient exchanges, so that each connection looks for itself.
+    generation: u64,
+    seen: HashMap<String, (bool, Instant)>,
 }
 
 /// A message on its way to a lane.
@@ -142,7 +151,7 @@ impl Publisher {
         let stop = tasks.stopping();
         tasks.spawn("publish lane", Lane::new(link.clone(), safe_jobs).run(stop.clone()));
         tasks.spawn("named-exchange lane", Lane::new(link.clone(), named_jobs).run(stop));
-        let exchanges = Mutex::new(HashMap::new());
+        let exchanges = Mutex::default();
         Self { inner: Arc::new(Inner { outbox: None, link, safe, named, exchanges, max_body }) }
     }
 
@@ -245,17 +254,46 @@ impl Publisher {
         Ok(())
     }
 
+    /// As [`publish`](Self::publish), declaring the exchange first if this connection has not seen it.
+    pub(crate) async fn publish_declaring(
+        &self,
+        exchange: &ExchangeSpec,
+        route: &Route,
+        message: RawMessage,
+        options: PublishOptions,
+    ) -> Result<(), BrokerError> {
+        if self.inner.outbox.is_none() {
+            let deadline = tokio::time::Instant::now() + options.deadline;
+            if options.unavailable == WhenUnavailable::Fail {
+                self.check_available()?;
+            }
+            let declared = timeout_at(deadline, self.ensure_exchange(exchange, options.deadline)).await;
+            declared.unwrap_or_else(|_| Err(self.unavailable()))?;
+        }
+        self.publish(route, message, options).await
+    }
+
+    async fn ensure_exchange(&self, exchange: &ExchangeSpec, deadline: Duration) -> Result<(), BrokerError> {
+        let session = self.inner.link.connected(deadline).await?;
+        if self.exchanges(session.generation).seen.get(&exchange.name).is_some_and(|(exists, _)| *exists) {
+            return Ok(());
+        }
+        topology::ensure_exchange(&session, exchange).await?;
+        self.exchanges(session.generation).note(&exchange.name, true);
+        Ok(())
+    }
+
     /// Looks whether an exchange exists before a channel is risked on it.
     async fn check_exchange(&self, name: &str, deadline: tokio::time::Instant) -> Result<(), BrokerError> {
-        let known = self.lock_exchanges().get(name).copied();
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        let session = self.inner.link.connected(left).await?;
+        let known = self.exchanges(session.generation).seen.get(name).copied();
         let exists = match known {
             Some((true, seen)) if seen.elapsed() < EXCHANGE_KNOWN => true,
             Some((false, seen)) if seen.elapsed() < EXCHANGE_MISSING => false,
             _ => {
-                let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-                let session = self.inner.link.connected(left).await?;
                 let exists = topology::exchange_exists(&session, name).await?;
-                self.remember_exchange(name, exists);
+                self.exchanges(session.generation).note(name, exists);
                 exists
             }
         };
@@ -266,16 +304,22 @@ impl Publisher {
         }
     }
 
-    pub(crate) fn remember_exchange(&self, name: &str, exists: bool) {
-        let mut exchanges = self.lock_exchanges();
-        if exchanges.len() >= EXCHANGES_KNOWN {
-            exchanges.clear();
+    /// What the connection of this generation knows.
+    fn exchanges(&self, generation: u64) -> MutexGuard<'_, Exchanges> {
+        let mut exchanges = self.inner.exchanges.lock().unwrap_or_else(PoisonError::into_inner);
+        if exchanges.generation != generation {
+            *exchanges = Exchanges { generation, seen: HashMap::new() };
         }
-        exchanges.insert(name.to_owned(), (exists, Instant::now()));
+        exchanges
     }
+}
 
-    fn lock_exchanges(&self) -> std::sync::MutexGuard<'_, HashMap<String, (bool, Instant)>> {
-        self.inner.exchanges.lock().unwrap_or_else(PoisonError::into_inner)
+impl Exchanges {
+    fn note(&mut self, name: &str, exists: bool) {
+        if self.seen.len() >= EXCHANGES_KNOWN {
+            self.seen.clear();
+        }
+        self.seen.insert(name.to_owned(), (exists, Instant::now()));
     }
 }
 

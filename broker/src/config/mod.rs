@@ -6,8 +6,11 @@
 
 pub mod table;
 pub mod url;
+mod zone;
 
 pub use table::{ConfigError, Kind, Layered, Setting, Source, Sources, markdown, parse_duration};
+pub use zone::hours_west_of_utc;
+
 pub use url::{BackendUrl, BrokerUrls, RedisUrl, redact};
 
 /// The settings that every program with a [`Celery`](crate::Celery) handle has.
