@@ -73,7 +73,7 @@ fn params_struct(model: &Model) -> TokenStream {
     }
 }
 
-/// `s` and `partial`.
+/// `s`, `partial` and `bare`.
 fn calls(model: &Model) -> TokenStream {
     let (ident, task) = (&model.ident, &model.options.name);
     let params: Vec<_> = travelling(model).collect();
@@ -82,11 +82,12 @@ fn calls(model: &Model) -> TokenStream {
         quote! {
             #[doc = #doc]
             #[allow(clippy::too_many_arguments)]
-            #[must_use = "a signature does nothing until it is sent"]
             pub fn #name #call
         }
     };
     let s = method("s", &params, format!("A call of `{task}` with all its arguments."));
+    let bare =
+        method("bare", &[], format!("A call of `{task}` without arguments; `arg` and `kwarg` add some."));
     let partial = params.split_first().filter(|(first, _)| first.role == Role::Wire).map(|(first, rest)| {
         let given =
             format!("A call of `{task}` without `{}`, which the step before it provides: ", first.wire_name);
@@ -94,39 +95,38 @@ fn calls(model: &Model) -> TokenStream {
     });
     quote! {
         #[allow(dead_code, unreachable_pub)]
-        impl #ident { #s #partial }
+        impl #ident { #s #partial #bare }
     }
 }
 
 /// `(x: i64, y: i64) -> Sig<…> { … }`.
 fn call(params: &[&Param]) -> TokenStream {
-    let inputs = params.iter().map(|Param { ident, ty, .. }| match is_string(ty) {
+    let inputs = params.iter().map(|Param { ident, ty, .. }| match is(ty, "String") {
         true => quote!(#ident: impl __task::Into<#ty>),
         false => quote!(#ident: #ty),
     });
-    let pushes = params.iter().map(|param| {
+    let adds = params.iter().map(|param| {
         let Param { ident, ty, wire_name, .. } = param;
-        let value =
-            if is_string(ty) { quote!(__task::Into::<#ty>::into(#ident)) } else { quote!(#ident) };
-        match param.role {
-            Role::Args => quote!(for __value in #value { __sig = __sig.arg(&__value); }),
-            Role::Kwargs => quote!(for (__key, __value) in #value { __sig = __sig.kwarg(__task::AsRef::<str>::as_ref(&__key), &__value); }),
-            Role::KeywordOnly => quote!(__sig = __sig.kwarg(#wire_name, &#value);),
-            _ => quote!(__sig = __sig.arg(&#value);),
+        let value = if is(ty, "String") { quote!(__task::Into::<#ty>::into(#ident)) } else { quote!(#ident) };
+        // An absent `Option` is not sent, unless it stands for another default.
+        match (param.role, is(ty, "Option") && param.serde.is_empty()) {
+            (Role::Args, _) => quote!(.args(#value)),
+            (Role::Kwargs, _) => quote!(.kwargs(#value)),
+            (Role::KeywordOnly, false) => quote!(.kwarg(#wire_name, &#value)),
+            (Role::KeywordOnly, true) => quote!(.optional_kwarg(#wire_name, #value)),
+            (_, false) => quote!(.arg(&#value)),
+            (_, true) => quote!(.optional_arg(#value)),
         }
     });
     quote! {
         (#(#inputs),*) -> __task::Sig<<Self as __task::TaskDef>::Output> {
-            #[allow(unused_mut)]
-            let mut __sig = __task::sig::<Self>();
-            #(#pushes)*
-            __sig
+            __task::CallOf::<Self>::new() #(#adds)* .sig()
         }
     }
 }
 
-fn is_string(ty: &Type) -> bool {
-    matches!(ty, Type::Path(path) if path.qself.is_none() && path.path.segments.last().is_some_and(|last| last.ident == "String"))
+fn is(ty: &Type, name: &str) -> bool {
+    matches!(ty, Type::Path(path) if path.path.segments.last().is_some_and(|last| last.ident == name))
 }
 
 fn definition(model: &Model) -> TokenStream {

@@ -5,6 +5,7 @@
 //! [`crate::task::outcome`].
 
 mod canvas;
+mod failed;
 mod interrupt;
 mod request;
 mod retry;
@@ -14,7 +15,9 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use celery_broker::{Celery, Children};
+use celery_protocol::TimeLimits;
 
+pub use failed::FailedCall;
 pub use interrupt::{Interrupt, Interrupts};
 pub use request::{DeliveryInfo, Request};
 pub use retry::Retry;
@@ -40,6 +43,8 @@ pub struct ContextEnv {
     pub celery: Celery,
     /// The signal of this run.
     pub interrupts: Interrupts,
+    /// The time limits of this run: those of the call, or else of the task.
+    pub limits: TimeLimits,
     /// Whether results are stored with name, arguments and worker (`result_extended`).
     pub extended: bool,
 }
@@ -55,6 +60,12 @@ impl Context {
     #[must_use]
     pub fn request(&self) -> &Arc<Request> {
         &self.0.request
+    }
+
+    /// The time limits of this run: those of the call, or else of the task.
+    #[must_use]
+    pub fn time_limits(&self) -> TimeLimits {
+        self.0.env.limits
     }
 
     /// Asks for another run: `return Err(ctx.retry().countdown(…).into())`.

@@ -7,7 +7,7 @@ use celery_protocol::options::{RateLimit, RatePeriod};
 pub use celery_protocol::{Sig, TaskDef, TaskOptions};
 // The names that generated code needs, so that it works whatever is in scope where the task stands.
 pub use core::{
-    convert::{AsRef, Into},
+    convert::Into,
     future::Future,
     marker::{Send, Sync},
     option::Option::Some,
@@ -20,9 +20,71 @@ use serde::de::DeserializeOwned;
 pub use super::{ErrbackStyle, ErrorMatch, FailureRules, FromRef, Task, TaskResult, TaskReturn};
 pub use crate::context::Context;
 
-/// A call without arguments.
-pub fn sig<T: TaskDef>() -> Sig<T::Output> {
-    Sig::new(T::NAME)
+/// Builds a call of `T`, argument by argument.
+pub struct CallOf<T: TaskDef> {
+    sig: Sig<T::Output>,
+    /// Positional arguments that were left out: sent as `null` only if another one follows.
+    absent: usize,
+}
+
+impl<T: TaskDef> CallOf<T> {
+    pub fn new() -> Self {
+        Self { sig: Sig::new(T::NAME), absent: 0 }
+    }
+
+    #[must_use]
+    pub fn arg<A: Serialize>(mut self, value: &A) -> Self {
+        for _ in 0..std::mem::take(&mut self.absent) {
+            self.sig = self.sig.arg(());
+        }
+        self.sig = self.sig.arg(value);
+        self
+    }
+
+    #[must_use]
+    pub fn optional_arg<A: Serialize>(mut self, value: Option<A>) -> Self {
+        match value {
+            Some(value) => self.arg(&value),
+            None => {
+                self.absent += 1;
+                self
+            }
+        }
+    }
+
+    #[must_use]
+    pub fn args<A: Serialize>(self, values: impl IntoIterator<Item = A>) -> Self {
+        values.into_iter().fold(self, |call, value| call.arg(&value))
+    }
+
+    #[must_use]
+    pub fn kwarg<A: Serialize>(mut self, name: &str, value: &A) -> Self {
+        self.sig = self.sig.kwarg(name, value);
+        self
+    }
+
+    #[must_use]
+    pub fn optional_kwarg<A: Serialize>(self, name: &str, value: Option<A>) -> Self {
+        match value {
+            Some(value) => self.kwarg(name, &value),
+            None => self,
+        }
+    }
+
+    #[must_use]
+    pub fn kwargs<K: AsRef<str>, A: Serialize>(self, values: impl IntoIterator<Item = (K, A)>) -> Self {
+        values.into_iter().fold(self, |call, (name, value)| call.kwarg(name.as_ref(), &value))
+    }
+
+    pub fn sig(self) -> Sig<T::Output> {
+        self.sig
+    }
+}
+
+impl<T: TaskDef> Default for CallOf<T> {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// `rate_limit = "10/m"`, taken apart.
