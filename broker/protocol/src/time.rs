@@ -53,7 +53,6 @@ impl Text {
         self.len += 1;
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "one decimal digit")]
     fn digits(&mut self, mut number: u32, count: usize) {
         for place in self.bytes[self.len..self.len + count].iter_mut().rev() {
             *place = b'0' + (number % 10) as u8;
