@@ -1,5 +1,7 @@
 //! The bounds that every decoder keeps: what is larger is refused before memory or time is spent on it.
 
+use crate::content::Accept;
+
 /// Upper bounds for input from the broker. `Default` is what a worker should use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -15,6 +17,8 @@ pub struct Limits {
     pub depth: usize,
     /// Positional or keyword arguments of one call. Default: 65,536.
     pub arguments: usize,
+    /// Content types that are read. Default: JSON.
+    pub accept: Accept,
     /// Signatures in each of `callbacks`, `errbacks` and `chain`. Default: 1,000.
     pub signatures: usize,
 }
@@ -28,6 +32,7 @@ impl Limits {
         ratio: 200,
         depth: crate::pyjson::MAX_DEPTH,
         arguments: 65_536,
+        accept: Accept::JSON,
         signatures: 1_000,
     };
 }

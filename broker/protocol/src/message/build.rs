@@ -1,15 +1,7 @@
 //! From a call with decided options to the message that is published.
 
-use bytes::Bytes;
-
 use super::{Body, Embed, Headers, Message, Properties, Signatures};
-use crate::{
-    RawArgs, RawKwargs, TaskId, TaskName,
-    content::{self, Compression},
-    options::Effective,
-    pyjson::EncodeError,
-    repr,
-};
+use crate::{RawArgs, RawKwargs, TaskId, TaskName, content, options::Effective, pyjson::EncodeError, repr};
 
 /// A call that is about to be sent.
 #[derive(Debug, Clone)]
@@ -37,18 +29,9 @@ impl NewCall {
         let Self { task, id, args, kwargs, options, origin } = self;
         let Effective { queue, exchange, priority, eta, expires, expires_in, time_limits, .. } = options;
         let rest = options.rest;
+        let (delivery_mode, reply_to, correlation_id) = (rest.delivery_mode, rest.reply_to, id.to_string());
         // Celery's routes say 0 where no queue is named, and nothing where one is
         let default_priority = if queue.is_none() && exchange.is_none() { Some(0) } else { None };
-        let properties = Properties {
-            content_type: Some(content::ContentType::JSON.to_owned()),
-            content_encoding: Some("utf-8".to_owned()),
-            delivery_mode: Some(rest.delivery_mode.unwrap_or(Properties::PERSISTENT)),
-            priority: priority.or(default_priority),
-            correlation_id: Some(id.to_string()),
-            reply_to: rest.reply_to,
-            expiration: expires_in.map(|time| time.as_millis().to_string()),
-            ..Properties::default()
-        };
         let headers = Headers {
             shadow: rest.shadow,
             eta,
@@ -80,16 +63,24 @@ impl NewCall {
             chord: rest.chord,
             ..Embed::default()
         };
-        let body = pack(Body { args, kwargs, embed }.encode_json(), options.compression)?;
-        Ok(Message { properties, headers, body })
-    }
-}
-
-fn pack(body: Bytes, compression: Option<Compression>) -> Result<Bytes, EncodeError> {
-    match compression {
-        None => Ok(body),
-        Some(Compression::Zlib) => Ok(content::compress_zlib(&body).into()),
-        Some(other) => Err(EncodeError(format!("no writer for {}", other.mime()))),
+        let json = Body { args, kwargs, embed }.encode_json();
+        let (content_type, encoding, body) = content::written(options.serializer, json.into())?;
+        let body = match options.compression {
+            None => body,
+            Some(method) => content::compress(method, &body)
+                .ok_or_else(|| EncodeError(format!("no writer for {}", method.mime())))?,
+        };
+        let properties = Properties {
+            content_type: Some(content_type.to_owned()),
+            content_encoding: Some(encoding.to_owned()),
+            delivery_mode: Some(delivery_mode.unwrap_or(Properties::PERSISTENT)),
+            priority: priority.or(default_priority),
+            correlation_id: Some(correlation_id),
+            reply_to,
+            expiration: expires_in.map(|time| time.as_millis().to_string()),
+            ..Properties::default()
+        };
+        Ok(Message { properties, headers, body: body.into() })
     }
 }
 
@@ -103,7 +94,8 @@ mod tests {
     use super::*;
     use crate::{
         Limits, WireTime,
-        options::{SendOptions, TaskOptions, resolve},
+        content::Compression,
+        options::{SendOptions, Serializer, TaskOptions, resolve},
         pyjson,
     };
 
@@ -142,6 +134,28 @@ mod tests {
         assert_eq!(raw.headers["x-h"], "v");
         assert_eq!(raw.headers["id"], "a");
         assert_eq!(Message::decode(raw, &Limits::DEFAULT).unwrap(), message);
+    }
+
+    #[test]
+    fn other_serializers_are_read_back() {
+        let limits = Limits { accept: content::Accept::ALL, ..Limits::DEFAULT };
+        for (serializer, encoding) in [(Serializer::Msgpack, "binary"), (Serializer::Yaml, "utf-8")] {
+            let mut args = RawArgs::new();
+            args.push(&("é", 1.5, [1])).unwrap();
+            let call = NewCall {
+                task: TaskName::parse("t").unwrap(),
+                id: TaskId::parse("a").unwrap(),
+                args: args.clone(),
+                kwargs: RawKwargs::new(),
+                options: Effective { serializer, ..Effective::default() },
+                origin: String::new(),
+            };
+            let message = call.into_message().unwrap();
+            assert_eq!(message.properties.content_encoding.as_deref(), Some(encoding));
+            assert_eq!(message.body(&limits).unwrap().args, args);
+            let refused = message.body(&Limits::DEFAULT).unwrap_err();
+            assert_eq!(refused.reason, crate::Reason::ContentDisallowed);
+        }
     }
 
     #[test]

@@ -133,10 +133,12 @@ impl SendOptions {
                 None => return Err(SignatureError(format!("option compression: unknown method {name:?}"))),
             },
         };
-        let serializer = match options.read::<String>("serializer")?.as_deref() {
+        let serializer = match options.read::<String>("serializer")? {
             None => None,
-            Some("json" | "application/json") => Some(Serializer::Json),
-            Some(name) => return Err(SignatureError(format!("option serializer: no writer for {name:?}"))),
+            Some(name) => match Serializer::parse(&name) {
+                Some(serializer) => Some(serializer),
+                None => return Err(SignatureError(format!("option serializer: no writer for {name:?}"))),
+            },
         };
         Ok(Self {
             task_id: options.task_id()?,

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use crate::content::Compression;
+use crate::content::{Compression, ContentType};
 
 /// What a task says about its calls and runs. `None` leaves it to the app's options, and these to the default.
 ///
@@ -90,6 +90,22 @@ pub enum Serializer {
     /// JSON as Python writes it.
     #[default]
     Json,
+    /// `MessagePack`.
+    Msgpack,
+    /// YAML.
+    Yaml,
+}
+
+impl Serializer {
+    /// Recognises one of Celery's names or a MIME type; pickle is none.
+    pub fn parse(name: &str) -> Option<Self> {
+        match ContentType::parse(name) {
+            Some(ContentType::Json) => Some(Self::Json),
+            Some(ContentType::Msgpack) => Some(Self::Msgpack),
+            Some(ContentType::Yaml) => Some(Self::Yaml),
+            _ => None,
+        }
+    }
 }
 
 /// Options for a run, all decided.

@@ -325,8 +325,11 @@ mod tests {
     #[test]
     fn compressed_records_are_read() {
         let json = br#"{"status": "SUCCESS", "result": 1, "task_id": "a"}"#;
-        let packed =
-            [b"\x00celery-compressed\x00application/x-gzip\x00", &*content::compress_zlib(json)].concat();
+        let packed = [
+            b"\x00celery-compressed\x00application/x-gzip\x00",
+            &*content::compress(content::Compression::Zlib, json).unwrap(),
+        ]
+        .concat();
         assert_eq!(ResultMeta::decode(&packed).unwrap(), ResultMeta::decode(json).unwrap());
         for bad in [
             &b"\x00celery-compressed\x00"[..],

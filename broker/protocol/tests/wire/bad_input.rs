@@ -9,6 +9,7 @@ use bytes::Bytes;
 use celery_protocol::{
     Body, HeaderMap, Limits, Malformed, Message, Properties, RawMessage, Reason,
     args::{BindErrorKind, bind},
+    content::Accept,
 };
 use serde_json::{Value, json, value::RawValue};
 
@@ -195,24 +196,31 @@ fn refused() {
 }
 
 #[test]
-fn what_has_no_reader_is_refused_by_name() {
+fn every_compression_and_content_type_is_checked() {
     for method in ["application/x-bz2", "application/x-lzma", "application/zstd", "application/x-brotli"] {
         let malformed = decode(compressed(method, b"garbage".to_vec())).unwrap_err();
-        let reason = malformed.reason;
-        // M32: refused before anything is unpacked, or as what it is
-        assert!(
-            matches!(reason, Reason::UnknownCompression | Reason::BadCompression),
-            "{method}: {malformed}"
-        );
+        // M32: bombs in these are tested beside their readers
+        assert_eq!(malformed.reason, Reason::BadCompression, "{method}: {malformed}");
     }
-    for content_type in ["application/x-msgpack", "application/x-yaml"] {
-        let malformed = decode(with_content(Some(content_type), "binary")).unwrap_err();
-        // M25: no tag of YAML can make an object, read or not
-        assert!(matches!(
-            malformed.reason,
-            Reason::ContentUnsupported | Reason::BadBody | Reason::ContentDisallowed
-        ));
+    let all = Limits { accept: Accept::ALL, ..Limits::DEFAULT };
+    for (content_type, body) in [
+        ("application/x-msgpack", &b"\x93\x90\x80\xc1"[..]),
+        ("application/x-yaml", b"!!python/object/apply:os.system ['true']"),
+        ("application/x-yaml", b"[[], {}, !!python/name:os.system x]"),
+        ("application/x-yaml", b"a: [1"),
+    ] {
+        let raw = || RawMessage {
+            body: Bytes::copy_from_slice(body),
+            ..with_content(Some(content_type), "binary")
+        };
+        assert_eq!(decode(raw()).unwrap_err().reason, Reason::ContentDisallowed, "not accepted by default");
+        // M25: where it is accepted, no tag makes an object
+        let message = Message::decode(raw(), &all).unwrap();
+        assert_eq!(message.body(&all).unwrap_err().reason, Reason::BadBody, "{content_type}");
     }
+    assert!(Accept::parse(["json", "pickle"]).is_err());
+    assert_eq!(Accept::parse(["json"]), Ok(Accept::JSON));
+    assert_eq!(Accept::parse(["json", "application/x-msgpack", "yaml"]), Ok(Accept::ALL));
 }
 
 #[test]

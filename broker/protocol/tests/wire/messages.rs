@@ -3,6 +3,7 @@
 use celery_protocol::{
     Limits, Message, RawMessage, Reason, Sig, WireTime,
     args::bind,
+    content::Accept,
     ext,
     options::{SendOptions, TaskOptions, resolve},
     repr,
@@ -139,9 +140,25 @@ fn extended_types_are_read() {
 }
 
 #[test]
-fn zlib_is_unpacked_and_what_has_no_reader_says_so() {
-    let body = decode(case("compressed with zlib")).body(&Limits::DEFAULT).unwrap();
-    assert_eq!(bind::<(i64, i64)>("add", body.args.as_slice(), &[]).unwrap(), (1, 2));
+fn packed_bodies_are_unpacked() {
+    let mut count = 0;
+    for case in cases().iter().filter(|case| case.case.starts_with("compressed with ")) {
+        let body = decode(case.messages[0].raw()).body(&Limits::DEFAULT).unwrap();
+        assert_eq!(bind::<(i64, i64)>("add", body.args.as_slice(), &[]).unwrap(), (1, 2), "{}", case.case);
+        count += 1;
+    }
+    assert!(count >= 3, "only {count} kinds of compression were captured");
+}
+
+#[test]
+fn msgpack_and_yaml_are_read() {
+    let limits = Limits { accept: Accept::ALL, ..Limits::DEFAULT };
+    for name in ["written in msgpack", "written in yaml"] {
+        let body = decode(case(name)).body(&limits).unwrap_or_else(|err| panic!("{name}: {err}"));
+        assert_eq!(body.args.to_raw().get(), r#"[1, "\u00fc", null, [1.5]]"#, "{name}");
+        assert_eq!(body.kwargs.to_raw().get(), r#"{"k": {"n": 1}}"#, "{name}");
+        assert!(body.embed.is_empty());
+    }
 }
 
 #[test]

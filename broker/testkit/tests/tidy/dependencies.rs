@@ -18,16 +18,17 @@ const DIRECTION: [(&str, &[&str]); 7] = [
 ];
 
 /// All that the pure crate is built on (I1).
-const PURE: [&str; 13] = [
+const PURE: [&str; 14] = [
     "base64",
     "brotli-decompressor",
     "bytes",
-    "bzip2-rs",
+    "bzip2",
     "flate2",
     "jiff",
-    "memchr",
+    "lzma-rust2",
     "regex-lite",
-    "rmp",
+    "ruzstd",
+    "saphyr-parser",
     "serde",
     "serde_json",
     "thiserror",

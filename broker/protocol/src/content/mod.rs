@@ -1,10 +1,17 @@
-//! What the bytes of a body are: content type, character encoding, compression. Everything is unpacked under bounds.
+//! What the bytes of a body are: content type, character encoding, compression. Everything is unpacked under bounds
+//! and becomes JSON, which is all that the rest of the crate knows.
 //!
 //! pickle is refused always: reading it runs code. A type that is allowed but has no reader here says so by name.
 
-use std::{borrow::Cow, io::Read};
+mod compress;
+mod msgpack;
+mod yaml;
 
-use crate::{Limits, message::Reason};
+use std::borrow::Cow;
+
+pub(crate) use compress::{compress, decompress};
+
+use crate::{Limits, message::Reason, options::Serializer, pyjson};
 
 /// The kinds of content that messages are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,6 +50,50 @@ impl ContentType {
             .iter()
             .find(|(names, _)| names.iter().any(|known| known.eq_ignore_ascii_case(name)))
             .map(|known| known.1)
+    }
+}
+
+/// The content types that a receiver takes, as `accept_content` says. pickle can't be among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accept {
+    json: bool,
+    msgpack: bool,
+    yaml: bool,
+}
+
+impl Accept {
+    /// JSON alone, Celery's default.
+    pub const JSON: Accept = Accept { json: true, msgpack: false, yaml: false };
+    /// Everything that has a reader here.
+    pub const ALL: Accept = Accept { json: true, msgpack: true, yaml: true };
+
+    /// From names such as `json` or `application/x-msgpack`.
+    ///
+    /// # Errors
+    /// The first name that can't be accepted.
+    pub fn parse<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
+        let mut accept = Accept { json: false, msgpack: false, yaml: false };
+        for name in names {
+            match ContentType::parse(name) {
+                Some(ContentType::Json) => accept.json = true,
+                Some(ContentType::Msgpack) => accept.msgpack = true,
+                Some(ContentType::Yaml) => accept.yaml = true,
+                Some(ContentType::Pickle) => {
+                    return Err("pickle: reading it runs code, so it is never accepted".to_owned());
+                }
+                _ => return Err(format!("{}: not a content type that is read here", cut(name))),
+            }
+        }
+        Ok(accept)
+    }
+
+    fn takes(self, kind: ContentType) -> bool {
+        match kind {
+            ContentType::Json => self.json,
+            ContentType::Msgpack => self.msgpack,
+            ContentType::Yaml => self.yaml,
+            ContentType::Pickle | ContentType::Text | ContentType::Data => false,
+        }
     }
 }
 
@@ -90,7 +141,7 @@ impl Compression {
 /// Why bytes could not be turned into JSON: the reason and its detail.
 pub(crate) type Refusal = (Reason, String);
 
-/// The JSON text of a body: checks the content type, unpacks, and leaves a plain JSON body where it is.
+/// The JSON text of a body: checks the content type, unpacks and converts; a plain JSON body is left where it is.
 pub(crate) fn json<'a>(
     content_type: Option<&str>,
     encoding: Option<&str>,
@@ -104,18 +155,20 @@ pub(crate) fn json<'a>(
     let Some(content_type) = content_type else {
         return Err((Reason::ContentMissing, "no content type".to_owned()));
     };
-    match ContentType::parse(content_type) {
-        Some(ContentType::Json) => {}
+    let kind = match ContentType::parse(content_type) {
+        Some(kind @ (ContentType::Json | ContentType::Msgpack | ContentType::Yaml)) => kind,
         Some(ContentType::Pickle) => {
             return Err((Reason::ContentDisallowed, "pickle is never read".to_owned()));
         }
         Some(ContentType::Text | ContentType::Data) => {
             return Err((Reason::ContentUnsupported, format!("{} cannot hold a call", cut(content_type))));
         }
-        Some(_) => return Err((Reason::ContentUnsupported, format!("no reader for {}", cut(content_type)))),
         None => {
             return Err((Reason::ContentDisallowed, format!("unknown content type {}", cut(content_type))));
         }
+    };
+    if !limits.accept.takes(kind) {
+        return Err((Reason::ContentDisallowed, format!("{} is not accepted", cut(content_type))));
     }
     if let Some(encoding) = encoding
         && !["utf-8", "utf8", "binary", "us-ascii", "ascii", ""]
@@ -124,42 +177,28 @@ pub(crate) fn json<'a>(
     {
         return Err((Reason::ContentUnsupported, format!("unknown content encoding {}", cut(encoding))));
     }
-    match compression.filter(|method| !method.is_empty()) {
-        None => Ok(Cow::Borrowed(body)),
-        Some(method) => decompress(method, body, limits).map(Cow::Owned),
-    }
-}
-
-/// Unpacks `body`, giving up at `limits.decompressed` bytes and, beyond 1 MiB, at `limits.ratio` times its size.
-pub(crate) fn decompress(method: &str, body: &[u8], limits: &Limits) -> Result<Vec<u8>, Refusal> {
-    let reader: Box<dyn Read + '_> = match Compression::parse(method) {
-        Some(Compression::Zlib) => Box::new(flate2::bufread::ZlibDecoder::new(body)),
-        Some(other) => {
-            return Err((Reason::UnknownCompression, format!("no reader for {}", other.mime())));
-        }
-        None => return Err((Reason::UnknownCompression, format!("unknown compression {}", cut(method)))),
+    let body = match compression.filter(|method| !method.is_empty()) {
+        None => Cow::Borrowed(body),
+        Some(method) => Cow::Owned(decompress(method, body, limits)?),
     };
-    let ceiling = limits.decompressed.min(body.len().saturating_mul(limits.ratio).max(1024 * 1024));
-    let mut out = Vec::new();
-    let bound = u64::try_from(ceiling).unwrap_or(u64::MAX).saturating_add(1);
-    reader.take(bound).read_to_end(&mut out).map_err(|err| (Reason::BadCompression, err.to_string()))?;
-    if out.len() > ceiling {
-        return Err((
-            Reason::TooLarge,
-            format!("more than {ceiling} bytes from {} compressed ones", body.len()),
-        ));
-    }
-    Ok(out)
+    let json = match kind {
+        ContentType::Msgpack => msgpack::to_json(&body, limits),
+        ContentType::Yaml => yaml::to_json(&body, limits),
+        _ => return Ok(body),
+    };
+    json.map(Cow::Owned).map_err(|err| (Reason::BadBody, err.to_string()))
 }
 
-/// Packs `body` as Celery's `compression="gzip"` does.
-pub fn compress_zlib(body: &[u8]) -> Vec<u8> {
-    use std::io::Write;
-    let mut encoder =
-        flate2::write::ZlibEncoder::new(Vec::with_capacity(body.len() / 4), flate2::Compression::default());
-    // writing to a Vec cannot fail
-    let _ = encoder.write_all(body);
-    encoder.finish().unwrap_or_default()
+/// A body of JSON in the form that `serializer` writes, with its content type and encoding.
+pub(crate) fn written(
+    serializer: Serializer,
+    json: Vec<u8>,
+) -> Result<(&'static str, &'static str, Vec<u8>), pyjson::EncodeError> {
+    Ok(match serializer {
+        Serializer::Json => (ContentType::JSON, "utf-8", json),
+        Serializer::Msgpack => ("application/x-msgpack", "binary", msgpack::from_json(&json)?),
+        Serializer::Yaml => ("application/x-yaml", "utf-8", yaml::from_json(&json)?),
+    })
 }
 
 /// The beginning of a text from outside, for a message.
