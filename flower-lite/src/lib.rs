@@ -23,7 +23,6 @@ pub mod monitor;
 pub mod routes;
 pub mod startup;
 pub mod state;
-pub mod taskstate;
 pub mod view;
 
 pub use monitor::{Monitor, MonitorOptions};

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::taskstate::TaskState;
+use celery_protocol::TaskState;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 

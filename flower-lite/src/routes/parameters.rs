@@ -3,9 +3,9 @@
 
 use std::str::FromStr;
 
-use crate::taskstate::TaskState;
 use actix_web::HttpRequest;
 use actix_web::web::Query;
+use celery_protocol::TaskState;
 
 use crate::error::Problem;
 use crate::state::query::{Cursor, Filter, Sort};

@@ -3,10 +3,10 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::key::TaskKey;
-use crate::taskstate::TaskState;
+use celery_protocol::TaskState;
 use serde_json::{Map, Value};
 
+use super::key::TaskKey;
 use super::time::UnixTime;
 
 /// One event in the life of a task.

@@ -359,3 +359,6 @@ fn tally(kind: Kind) -> Option<Tally> {
         Kind::Sent | Kind::Started | Kind::Custom | Kind::Rejected | Kind::Revoked => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,12 +10,12 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::taskstate::TaskState;
+use celery_protocol::{TaskState, glob};
 
 use super::mark::Kind;
 use super::task::{Serial, Task};
 use super::tasks::{Place, Tasks};
-use super::text::{contains_ignoring_case, glob_matches, is_glob};
+use super::text::contains_ignoring_case;
 
 /// Which tasks are asked for; an empty filter is all of them.
 #[derive(Clone, Debug, Default)]
@@ -268,11 +268,11 @@ impl<'t: 'f, 'f> Search<'t, 'f> {
 }
 
 fn matching_names<'a>(tasks: &'a Tasks, filter: &'a Filter) -> Option<HashSet<&'a str>> {
-    let glob = filter.name.as_deref()?;
-    if !is_glob(glob) {
-        return Some(HashSet::from([glob]));
+    let pattern = filter.name.as_deref()?;
+    if !glob::is_pattern(pattern) {
+        return Some(HashSet::from([pattern]));
     }
-    Some(tasks.count_by_name().map(|(name, _)| &**name).filter(|name| glob_matches(glob, name)).collect())
+    Some(tasks.count_by_name().map(|(name, _)| &**name).filter(|name| glob::matches(pattern, name)).collect())
 }
 
 fn matches_state(task: &Task, filter: &Filter) -> bool {

@@ -5,16 +5,15 @@
 //! the state is Celery's (`celery.events.state`): an event moves a task on unless the state it stands for comes before
 //! the present one; a retry is exempt, since it begins the next attempt.
 //!
-//! Celery applies that rule in the order of arrival. Here it is applied in the order of happening: attempt by attempt,
-//! and within an attempt by the sender's time. For a stream in order both give the same.
+//! Celery applies that rule in the order of arrival. Here it is applied in the order of happening: by the senders' clocks,
+//! but attempt by attempt. For a stream in order both give the same, but for one rule: see `height`.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::key::TaskKey;
-use crate::taskstate::TaskState;
+use celery_protocol::TaskState;
 
+use super::key::TaskKey;
 use super::mark::{Call, Kind, Mark, Sent, Success, Trouble, What};
 use super::time::UnixTime;
 
@@ -114,7 +113,7 @@ impl Task {
         self.standing.at
     }
 
-    /// The worker that had to do with it last.
+    /// The worker that had to do with it last, or that ended it.
     #[must_use]
     pub fn worker(&self) -> Option<&Arc<str>> {
         self.standing.worker.as_ref()
@@ -239,13 +238,9 @@ impl Standing {
 
     fn of(marks: &[Mark]) -> Standing {
         let mut standing = Standing::nothing();
-        match attempts(marks) {
+        match retries_in_front(marks) {
             None => marks.iter().for_each(|mark| standing.step(mark)),
-            Some(attempts) => {
-                let mut order: Vec<usize> = (0..marks.len()).collect();
-                order.sort_by_key(|&index| attempts[index]);
-                order.into_iter().for_each(|index| standing.step(&marks[index]));
-            }
+            Some(marks) => marks.into_iter().for_each(|mark| standing.step(mark)),
         }
         standing
     }
@@ -253,74 +248,73 @@ impl Standing {
     fn step(&mut self, mark: &Mark) {
         let state = mark.what.state();
         let sent = matches!(mark.what, What::Sent(_));
-        if !sent {
-            self.worker = Some(mark.origin.clone());
-        }
         let retry = state == TaskState::Retry || self.state == TaskState::Retry;
         // A retry's message is sent before the retry is told of, so its `sent` never ends the state RETRY.
-        let moves = if retry { !sent } else { rank(&state) <= rank(&self.state) };
+        let moves = if retry { !sent } else { height(&state) >= height(&self.state) };
         if moves {
             self.state = state;
             self.at = mark.at;
         }
+        // Who has to do with it last; once it has ended, who ended it.
+        if !sent && (moves || !self.state.is_ready()) {
+            self.worker = Some(mark.origin.clone());
+        }
     }
 }
 
-/// Celery's precedence (`celery.states`): the lower number wins. A state that Celery doesn't know stands between FAILURE
-/// and REVOKED.
-#[must_use]
-pub fn rank(state: &TaskState) -> u8 {
+/// Celery's precedence of states: the higher one stays. One place differs: Celery has states of an application's own above
+/// REVOKED, and so shows a task that was terminated while in progress as in progress for ever.
+fn height(state: &TaskState) -> u8 {
     match state {
-        TaskState::Success => 0,
-        TaskState::Failure => 1,
-        TaskState::Revoked => 3,
-        TaskState::Started => 4,
-        TaskState::Received => 5,
-        TaskState::Rejected => 6,
-        TaskState::Retry => 7,
-        TaskState::Pending => 8,
-        _ => 2,
+        TaskState::Success => 9,
+        TaskState::Failure => 8,
+        TaskState::Revoked => 7,
+        TaskState::Custom(_) | TaskState::Ignored => 6,
+        TaskState::Started => 5,
+        TaskState::Received => 4,
+        TaskState::Rejected => 3,
+        TaskState::Retry => 2,
+        TaskState::Pending => 1,
     }
 }
 
-/// Which attempt each mark belongs to; `None` when there was only one.
+/// The order of happening, where it isn't that of the sender's clocks: `None` where it is.
 ///
-/// Only `received` (and `sent`) tell the attempt. The rest is inferred per worker: a retry ends the earliest attempt
-/// that is open there, any other end the latest one. This keeps `retried` of the first attempt in front of `succeeded`
-/// of the second even where the second was quicker than the first one's report, or ran under another clock.
-fn attempts(marks: &[Mark]) -> Option<Vec<u32>> {
-    let retried = |mark: &Mark| matches!(&mark.what, What::Received(call) if call.retries > 0);
-    if !marks.iter().any(retried) {
+/// A retry is told of after its message was sent, by another process than the one that runs it next; or by a host whose
+/// clock is ahead. So `retried` may be dated after what it led to, and would undo it. It belongs in front of the first
+/// attempt that came after its own, which is the earliest one that its worker had not been through with.
+fn retries_in_front(marks: &[Mark]) -> Option<Vec<&Mark>> {
+    let attempt = |mark: &Mark| match &mark.what {
+        What::Received(call) => Some(call.retries),
+        _ => None,
+    };
+    if !marks.iter().any(|mark| attempt(mark) > Some(0)) {
         return None;
     }
-    let mut open: HashMap<Arc<str>, Vec<u32>> = HashMap::new();
-    let mut newest = 0;
-    let mut assign = |mark: &Mark| {
-        let open = open.entry(mark.origin.clone()).or_default();
-        let attempt = match &mark.what {
-            What::Sent(sent) => Some(sent.call.retries),
-            What::Received(call) => {
-                open.push(call.retries);
-                newest = newest.max(call.retries);
-                Some(call.retries)
-            }
-            What::Started | What::Custom(_) => open.iter().max().copied(),
-            What::Retried(_) => close(open, Ordering::Less),
-            _ => close(open, Ordering::Greater),
-        };
-        attempt.unwrap_or(newest)
-    };
-    Some(marks.iter().map(&mut assign).collect())
+    let mut open: HashMap<&str, Vec<u32>> = HashMap::new();
+    for mark in marks {
+        if let Some(attempt) = attempt(mark) {
+            open.entry(&mark.origin).or_default().push(attempt);
+        }
+    }
+    // Each mark with its place; a retry that is out of place gets that of the attempt after it.
+    let mut places: Vec<(usize, bool, &Mark)> = Vec::with_capacity(marks.len());
+    for (index, mark) in marks.iter().enumerate() {
+        let mut place = (index, true, mark);
+        if mark.what.kind() == Kind::Retried
+            && let Some(own) = open.get_mut(&*mark.origin).and_then(take_least)
+            && let Some(next) = marks.iter().position(|mark| attempt(mark) > Some(own))
+            && next < index
+        {
+            place = (next, false, mark);
+        }
+        places.push(place);
+    }
+    places.sort_by_key(|&(place, in_place, _)| (place, in_place));
+    Some(places.into_iter().map(|(_, _, mark)| mark).collect())
 }
 
-/// Takes the least or the greatest attempt out of `open`. The last one stays: a second end of it belongs to it too.
-fn close(open: &mut Vec<u32>, which: Ordering) -> Option<u32> {
-    let pick = |a: &(usize, &u32), b: &(usize, &u32)| {
-        if which == Ordering::Less { b.1.cmp(a.1) } else { a.1.cmp(b.1) }
-    };
-    let (index, &attempt) = open.iter().enumerate().max_by(pick)?;
-    if open.len() > 1 {
-        open.remove(index);
-    }
-    Some(attempt)
+fn take_least(attempts: &mut Vec<u32>) -> Option<u32> {
+    let (index, _) = attempts.iter().enumerate().min_by_key(|(_, attempt)| **attempt)?;
+    Some(attempts.remove(index))
 }

@@ -6,9 +6,9 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::key::TaskKey;
-use crate::taskstate::TaskState;
+use celery_protocol::TaskState;
 
+use super::key::TaskKey;
 use super::mark::Mark;
 use super::task::{Serial, Taken, Task};
 use super::time::UnixTime;
@@ -234,7 +234,8 @@ impl Keys {
             state: task.state().clone(),
             name: call.and_then(|call| call.name.clone()),
             worker: task.worker().cloned(),
-            parent: call.and_then(|call| call.parent.clone()),
+            // A task that says it called itself has no children for that.
+            parent: call.and_then(|call| call.parent.clone()).filter(|parent| parent != task.id()),
         }
     }
 }

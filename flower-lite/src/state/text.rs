@@ -1,4 +1,4 @@
-//! Small text tools: bounds for what strangers send, globs, and a search that ignores case.
+//! Small text tools: bounds for what strangers send, and a search that ignores case.
 
 /// `text`, cut to at most `limit` bytes; a cut text ends in `…`.
 #[must_use]
@@ -18,45 +18,6 @@ pub fn bounded(text: &str, limit: usize) -> Box<str> {
 #[must_use]
 pub fn looks_cut(text: &str) -> bool {
     text.ends_with('…') || text.contains("...")
-}
-
-/// Whether `pattern` has a wildcard.
-#[must_use]
-pub fn is_glob(pattern: &str) -> bool {
-    pattern.contains(['*', '?'])
-}
-
-/// Whether `text` matches `pattern`, in which `*` is any run of characters and `?` any single one.
-///
-/// Takes at most pattern × text steps: a pattern comes from the address bar.
-#[must_use]
-pub fn glob_matches(pattern: &str, text: &str) -> bool {
-    let pattern: Vec<char> = pattern.chars().collect();
-    let text: Vec<char> = text.chars().collect();
-    let (mut p, mut t) = (0, 0);
-    // After the last `*`: where to go on in the pattern, and how far that `*` reaches.
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some('*') => {
-                star = Some((p + 1, t));
-                p += 1;
-            }
-            Some(&c) if c == '?' || c == text[t] => {
-                p += 1;
-                t += 1;
-            }
-            _ => match star {
-                Some((after, reach)) => {
-                    star = Some((after, reach + 1));
-                    p = after;
-                    t = reach + 1;
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|&c| c == '*')
 }
 
 /// Whether `needle` occurs in `hay`; the case of ASCII letters doesn't matter.
@@ -86,25 +47,6 @@ mod tests {
         assert!(looks_cut(&bounded("longer", 5)));
         assert!(looks_cut("[1, 2, ...]"));
         assert!(!looks_cut("[1, 2]"));
-    }
-
-    #[test]
-    fn globs() {
-        for (pattern, text, matches) in [
-            ("demo.*", "demo.add", true),
-            ("demo.*", "other.add", false),
-            ("*.add", "demo.add", true),
-            ("*a*d*", "demo.add", true),
-            ("demo.???", "demo.add", true),
-            ("demo.??", "demo.add", false),
-            ("*", "", true),
-            ("", "", true),
-            ("?", "", false),
-            ("ä?", "äö", true),
-            ("*************b", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", false),
-        ] {
-            assert_eq!(glob_matches(pattern, text), matches, "{pattern} ~ {text}");
-        }
     }
 
     #[test]
