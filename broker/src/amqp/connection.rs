@@ -128,11 +128,8 @@ impl Link {
     pub(crate) fn start(purpose: Purpose, dial: Dial, tasks: &Tasks) -> Self {
         let down = Down { reason: "connecting".into(), kind: None, since: Instant::now() };
         let (sender, state) = watch::channel(State::Down(Arc::new(down)));
-        let stop = tasks.stopping();
-        tasks.spawn(purpose.name(), async move {
-            let supervisor = Supervisor { purpose, dial, state: sender, generation: 0 };
-            supervisor.run(stop).await;
-        });
+        let supervisor = Supervisor { purpose, dial, state: sender, generation: 0 };
+        tasks.spawn_connection(purpose.name(), |stop| supervisor.run(stop));
         Self { state }
     }
 

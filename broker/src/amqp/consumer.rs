@@ -129,8 +129,7 @@ impl Consumer {
         let (signal_sender, signals) = mpsc::unbounded_channel();
         let (commands, command_receiver) = mpsc::unbounded_channel();
         let keeper = Keeper::new(link, options, signal_sender, command_receiver);
-        let stop = tasks.stopping();
-        tasks.spawn("consumer", keeper.run(stop));
+        tasks.spawn("consumer", |stop| keeper.run(stop));
         Ok(Self { signals, commands, feeds: Vec::new(), turn: 0, pending: VecDeque::new(), ended: false })
     }
 

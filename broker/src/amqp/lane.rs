@@ -26,6 +26,8 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(3);
 const REOPEN_PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) struct Lane {
+    /// In metrics.
+    name: &'static str,
     link: Link,
     jobs: mpsc::Receiver<Job>,
 }
@@ -42,8 +44,8 @@ enum End {
 type Outcome = (Seq, lapin::Result<Confirmation>);
 
 impl Lane {
-    pub(super) fn new(link: Link, jobs: mpsc::Receiver<Job>) -> Self {
-        Self { link, jobs }
+    pub(super) fn new(name: &'static str, link: Link, jobs: mpsc::Receiver<Job>) -> Self {
+        Self { name, link, jobs }
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
@@ -92,6 +94,7 @@ impl Lane {
         let mut inflight = InFlight::new();
         let mut done = Vec::new();
         let mut blocked = session.blocked;
+        let gauge = metrics::gauge!("celery_broker_publishes_in_flight", "lane" => self.name);
         loop {
             let room = !blocked && flight.load() < WINDOW;
             tokio::select! {
@@ -132,13 +135,13 @@ impl Lane {
                 return End::Lost;
             }
             launch(&mut flight, &mut inflight, &mut done, send);
-            metrics::gauge!("celery_broker_publishes_in_flight").set(inflight_gauge(inflight.len()));
+            gauge.set(small(inflight.len()));
         }
     }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "at most WINDOW")]
-fn inflight_gauge(count: usize) -> f64 {
+fn small(count: usize) -> f64 {
     count as f64
 }
 

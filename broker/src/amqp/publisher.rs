@@ -148,9 +148,10 @@ impl Publisher {
     pub(crate) fn start(link: Link, max_body: usize, tasks: &Tasks) -> Self {
         let (safe, safe_jobs) = mpsc::channel(QUEUED);
         let (named, named_jobs) = mpsc::channel(QUEUED);
-        let stop = tasks.stopping();
-        tasks.spawn("publish lane", Lane::new(link.clone(), safe_jobs).run(stop.clone()));
-        tasks.spawn("named-exchange lane", Lane::new(link.clone(), named_jobs).run(stop));
+        let (first, second) =
+            (Lane::new("default", link.clone(), safe_jobs), Lane::new("named", link.clone(), named_jobs));
+        tasks.spawn("publish lane", |stop| first.run(stop));
+        tasks.spawn("named-exchange lane", |stop| second.run(stop));
         let exchanges = Mutex::default();
         Self { inner: Arc::new(Inner { outbox: None, link, safe, named, exchanges, max_body }) }
     }

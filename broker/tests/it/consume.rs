@@ -372,3 +372,41 @@ async fn a_frozen_broker_is_noticed_and_found_again() {
     }
     celery.close().await;
 }
+
+#[tokio::test]
+async fn closing_the_handle_loses_no_ack_and_no_publish() {
+    let rabbit = Rabbit::shared().await;
+    let broker = rabbit.vhost("consume_close").await;
+    let celery = connect(&broker).await;
+    let mut consumer = consumer(&celery, &["q"], 500).await;
+    for index in 0..200 {
+        publish(&celery, "q", &index.to_string()).await;
+    }
+    let mut tokens = Vec::new();
+    while tokens.len() < 200 {
+        tokens.push(delivery(&mut consumer).await.token);
+    }
+    let late = {
+        let celery = celery.clone();
+        async move {
+            let route = celery_broker::Route::queue("q");
+            let options = celery_broker::PublishOptions::default();
+            celery.publisher().publish(&route, crate::support::message("late"), options).await
+        }
+    };
+    let closing = async {
+        Token::ack_all(tokens);
+        celery.close().await;
+    };
+    // The publish is handed over before the close begins.
+    let (sent, ()) = tokio::join!(biased; late, closing);
+    sent.unwrap();
+    wait::until(Duration::from_secs(10), "only the late one is left", async || {
+        let state = rabbit.queues(&broker).await;
+        match state.iter().find(|state| state.name == "q") {
+            Some(state) if (state.ready, state.unacked) == (1, 0) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+}

@@ -72,7 +72,7 @@ impl Watcher {
         let (orders, receiver) = mpsc::unbounded_channel();
         let hub =
             Hub { store: store.clone(), orders: receiver, watched: Watched::default(), early: Vec::new() };
-        tasks.spawn("result watcher", hub.run(tasks.stopping()));
+        tasks.spawn("result watcher", |stop| hub.run(stop));
         Self { orders, watchers: Arc::new(AtomicUsize::new(0)), store }
     }
 
