@@ -401,8 +401,10 @@ def capture_canvas(tap):
     for name, sig in canvas_cases():
         print('canvas:', name)
         before = dumps(sig)
-        finished(sig.apply_async(), 5)
-        out.append({'case': name, 'signature': before, 'messages': tap.take('messages', 1.0)})
+        result = sig.apply_async()
+        finished(result, 5)
+        out.append({'case': name, 'signature': before, 'result': dumps(result.as_tuple()),
+                    'messages': tap.take('messages', 1.0)})
     return out
 
 

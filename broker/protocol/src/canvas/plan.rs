@@ -265,7 +265,7 @@ impl Planner<'_, '_> {
         if header.is_empty() {
             let nothing = crate::pyjson::raw_owned("[]".to_owned());
             self.apply(*body, Call { args: vec![nothing], ..Call::default() })?;
-            return Ok(body_result.behind(header_result));
+            return Ok(body_result.after(header_result));
         }
         if nested {
             self.steps.push(Step::SaveGroup { group: group.clone(), result: header_result.clone() });
@@ -280,7 +280,8 @@ impl Planner<'_, '_> {
             GroupNode { members: header, frame: Frame { options: header_frame.options, ..Frame::default() } };
         let args = args.into_iter().collect();
         self.group(node, Call { args, kwargs: call.kwargs, options: header_options.into() })?;
-        Ok(body_result.behind(header_result))
+        // as in Celery: from the last step of the body straight to the header
+        Ok(body_result.after(header_result))
     }
 
     /// `celery.chunks`: a group of starmaps over pieces of the arguments.

@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use celery_protocol::{
-    Body, Canvas, Headers, Limits, Message, NewCall, RawMap, Signature, SignatureOptions, TaskId, WireTime,
+    Body, Canvas, Headers, Limits, Message, NewCall, RawMap, ResultTuple, Signature, SignatureOptions,
+    TaskId, WireTime,
     canvas::{Call, IdSource, Plan, Replacement, Step, plan},
     options::{SendOptions, TaskOptions, resolve},
     pyjson,
@@ -26,6 +27,7 @@ struct Signed {
 struct Run {
     case: String,
     signature: String,
+    result: String,
     messages: Vec<Published>,
 }
 
@@ -63,6 +65,29 @@ fn running_a_workflow_takes_celerys_messages() {
     }
     assert!(runs.len() > 30);
     assert!(differences.is_empty(), "{} differ:\n{}", differences.len(), differences.join("\n"));
+}
+
+#[test]
+fn the_ids_form_celerys_tree() {
+    let mut differences = Vec::new();
+    for run in golden::read::<Vec<Run>>("canvas") {
+        let result = World::new(None)
+            .ids(|ids| plan(Canvas::from_json(&run.signature).unwrap(), Call::default(), ids));
+        let ours = pyjson::to_string(&result.unwrap().result).unwrap();
+        // a tree that is read is written as it was
+        let theirs = ResultTuple::from_json(&run.result).unwrap();
+        assert_eq!(pyjson::to_string(&theirs).unwrap(), run.result, "{}", run.case);
+        let (ours, theirs) = (shape(&ours), shape(&run.result));
+        if ours != theirs {
+            differences.push(format!("{}\n ours     {ours}\n Celery's {theirs}", run.case));
+        }
+    }
+    assert!(differences.is_empty(), "{} differ:\n{}", differences.len(), differences.join("\n"));
+}
+
+/// The text with its ids numbered.
+fn shape(text: &str) -> String {
+    number_ids(text, &mut BTreeMap::new(), false)
 }
 
 /// What must be equal of the messages of a run: sorted, ids replaced by numbers in order of appearance.

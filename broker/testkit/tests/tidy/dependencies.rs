@@ -22,7 +22,7 @@ const PURE: [&str; 14] = [
     "base64",
     "brotli-decompressor",
     "bytes",
-    "bzip2",
+    "bzip2-rs",
     "flate2",
     "jiff",
     "lzma-rust2",
