@@ -43,7 +43,7 @@ impl RedisBackend {
     ) -> Result<Self, BrokerError> {
         let connector = Connector::new(url, tasks)?;
         let prefix = Prefix::new(key_prefix);
-        let submissions = Arc::new(RedisSubmissions::new(connector.clone(), &bare(&prefix)));
+        let submissions = Arc::new(RedisSubmissions::new(connector.clone(), prefix.as_str()));
         // A fraction of a second must not become for ever.
         let ttl = if expires.is_zero() { 0 } else { expires.as_secs().max(1) };
         let store = Store { connector, prefix, ttl };
@@ -130,10 +130,4 @@ impl ResultBackend for RedisBackend {
     fn name(&self) -> &'static str {
         "redis"
     }
-}
-
-/// The text that the prefix puts before keys.
-fn bare(prefix: &Prefix) -> String {
-    let key = prefix.task_meta(&TaskId::from(uuid::Uuid::nil()));
-    key.split_once("celery-task-meta-").map_or_else(String::new, |(prefix, _)| prefix.to_owned())
 }
