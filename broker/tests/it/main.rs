@@ -7,4 +7,3 @@ mod backend;
 mod consume;
 mod publish;
 mod send;
-mod tls;

@@ -1,0 +1,91 @@
+//! Tokens: `Authorization: Bearer <token>`, compared by digest in constant time.
+//!
+//! A token is one of a configured list; there are no users and no scopes yet. Without tokens the server listens on
+//! loopback only, unless it is told otherwise (`config.rs`).
+
+use actix_web::body::{EitherBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::middleware::Next;
+use actix_web::{Error, ResponseError, web};
+use sha2::{Digest, Sha256};
+
+use crate::problem::{Kind, Problem};
+use crate::state::Api;
+
+/// The accepted tokens, as digests: the secrets themselves are not kept.
+#[derive(Clone, Default)]
+pub struct Tokens(Vec<[u8; 32]>);
+
+impl std::fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tokens({})", self.0.len())
+    }
+}
+
+impl Tokens {
+    /// Tokens from a comma-separated list.
+    pub fn parse(list: &str) -> Self {
+        Tokens(list.split(',').map(str::trim).filter(|token| !token.is_empty()).map(digest).collect())
+    }
+
+    /// Whether there are none, so that nothing is asked of clients.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether `token` is one of them. Every entry is compared in full, so that the time tells nothing.
+    pub fn accept(&self, token: &str) -> bool {
+        let given = digest(token);
+        self.0.iter().fold(false, |found, known| {
+            let difference = known.iter().zip(&given).fold(0, |sum, (a, b)| sum | (a ^ b));
+            found | (difference == 0)
+        })
+    }
+}
+
+fn digest(token: &str) -> [u8; 32] {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+/// Middleware of every resource that is not public: answers `unauthenticated` where a token is missing.
+///
+/// # Errors
+/// Only what the inner service fails with.
+pub async fn require_token<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    let tokens = request.app_data::<web::Data<Api>>().map(|api| api.tokens.clone()).unwrap_or_default();
+    if tokens.is_empty() || bearer(&request).is_some_and(|token| tokens.accept(token)) {
+        return Ok(next.call(request).await?.map_into_left_body());
+    }
+    let challenge = HeaderValue::from_static("Bearer realm=\"producer-api\"");
+    let problem = Problem::new(Kind::Unauthenticated, "the Authorization header has no valid bearer token")
+        .header(header::WWW_AUTHENTICATE, challenge)
+        .closing();
+    // Answered here, inside the request's scope: an error would be answered outside of it, without the request's id.
+    Ok(request.into_response(problem.error_response()).map_into_right_body())
+}
+
+fn bearer(request: &ServiceRequest) -> Option<&str> {
+    let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepts_exactly_the_configured_tokens() {
+        let tokens = Tokens::parse(" one,two , ,");
+        assert!(tokens.accept("one") && tokens.accept("two"));
+        for wrong in ["", "on", "onee", "ONE", "one,two"] {
+            assert!(!tokens.accept(wrong), "{wrong}");
+        }
+        assert!(Tokens::parse(" , ").is_empty());
+        assert_eq!(format!("{tokens:?}"), "Tokens(2)");
+    }
+}

@@ -1,0 +1,8 @@
+//! What travels in bodies: requests as they are read, answers as they are written.
+//!
+//! Wire types only: rules about them live in `plan.rs` (submission) and `view.rs` (reading).
+
+pub mod dry_run;
+pub mod form;
+pub mod submit;
+pub mod task;

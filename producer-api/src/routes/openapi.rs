@@ -1,0 +1,155 @@
+//! The OpenAPI document and the pages that show it.
+
+use std::sync::LazyLock;
+
+use actix_web::{HttpResponse, web};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{IntoResponses, Modify, OpenApi};
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use super::{health, problems, results, tasks, walkthrough};
+use crate::problem::ProblemBody;
+
+/// The document. Which paths it has is compared with the table of routes by a test.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "producer-api",
+        description = "Submit tasks to Celery workers over HTTP, and read what became of them.\n\nA 2xx to a submission means that the broker has confirmed the message and a queue took it. Every other answer is a problem (RFC 9457); for submissions its `outcome` says whether the task may have been published all the same.",
+        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
+    ),
+    servers((url = "/", description = "This server.")),
+    paths(
+        tasks::submit,
+        tasks::submit_as,
+        results::read,
+        results::result,
+        results::forget,
+        walkthrough::start,
+        walkthrough::start_by_post,
+        walkthrough::queued,
+        walkthrough::result,
+        health::livez,
+        health::readyz,
+        health::healthz,
+        health::metrics,
+        problems::explain,
+        document,
+    ),
+    components(schemas(ProblemBody)),
+    tags(
+        (name = "tasks", description = "Submit tasks and read what became of them."),
+        (name = "walkthrough", description = "The web application of the 2016 walkthrough, as it was."),
+        (name = "system", description = "Probes, metrics and documentation."),
+    ),
+    modifiers(&Bearer),
+    security((), ("bearer" = [])),
+)]
+pub struct Document;
+
+/// Adds the token scheme.
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("One of the server's tokens, where it has any."))
+            .build();
+        document
+            .components
+            .get_or_insert_default()
+            .add_security_scheme("bearer", SecurityScheme::Http(scheme));
+    }
+}
+
+/// Problems of every submission.
+#[derive(IntoResponses)]
+pub enum SubmitProblems {
+    /// The body or a parameter cannot be read (`malformed-json`, `invalid-parameter`).
+    #[response(status = 400, content_type = "application/problem+json")]
+    BadRequest(ProblemBody),
+    /// A token is required.
+    #[response(status = 401, content_type = "application/problem+json")]
+    Unauthenticated(ProblemBody),
+    /// The task or queue is not on the server's list.
+    #[response(status = 403, content_type = "application/problem+json")]
+    Forbidden(ProblemBody),
+    /// The body did not arrive in time.
+    #[response(status = 408, content_type = "application/problem+json")]
+    RequestTimeout(ProblemBody),
+    /// Another task has this id, or the same submission is in progress.
+    #[response(status = 409, content_type = "application/problem+json")]
+    Conflict(ProblemBody),
+    /// The body is too large.
+    #[response(status = 413, content_type = "application/problem+json")]
+    TooLarge(ProblemBody),
+    /// The body is not `application/json`.
+    #[response(status = 415, content_type = "application/problem+json")]
+    UnsupportedMediaType(ProblemBody),
+    /// The task is not valid, or no queue takes it (`invalid-option`, `unknown-field`, `unroutable`, …).
+    #[response(status = 422, content_type = "application/problem+json")]
+    Unprocessable(ProblemBody),
+    /// Too many requests are waiting.
+    #[response(status = 429, content_type = "application/problem+json")]
+    TooManyWaits(ProblemBody),
+    /// The broker or the result backend cannot take it now; nothing was published.
+    #[response(status = 503, content_type = "application/problem+json")]
+    Unavailable(ProblemBody),
+    /// The broker did not confirm in time: `outcome` is `unknown`.
+    #[response(status = 504, content_type = "application/problem+json")]
+    Unconfirmed(ProblemBody),
+}
+
+/// Problems of every reading.
+#[derive(IntoResponses)]
+pub enum ReadProblems {
+    /// A parameter cannot be read.
+    #[response(status = 400, content_type = "application/problem+json")]
+    BadRequest(ProblemBody),
+    /// A token is required.
+    #[response(status = 401, content_type = "application/problem+json")]
+    Unauthenticated(ProblemBody),
+    /// No task is known by this id.
+    #[response(status = 404, content_type = "application/problem+json")]
+    Unknown(ProblemBody),
+    /// The task was deleted by request.
+    #[response(status = 410, content_type = "application/problem+json")]
+    Forgotten(ProblemBody),
+    /// Too many requests are waiting.
+    #[response(status = 429, content_type = "application/problem+json")]
+    TooManyWaits(ProblemBody),
+    /// The result backend cannot be reached.
+    #[response(status = 503, content_type = "application/problem+json")]
+    Unavailable(ProblemBody),
+}
+
+/// The document as JSON, made once.
+static JSON: LazyLock<String> = LazyLock::new(|| {
+    let mut text = Document::openapi().to_pretty_json().unwrap_or_default();
+    text.push('\n');
+    text
+});
+
+/// The document as JSON, as it is served and as it is checked in.
+pub fn json() -> &'static str {
+    &JSON
+}
+
+/// This document.
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    tag = "system",
+    operation_id = "openapi",
+    responses((status = 200, description = "The OpenAPI 3.1 document of this API.", body = serde_json::Value))
+)]
+pub async fn document() -> HttpResponse {
+    HttpResponse::Ok().content_type("application/json").body(json())
+}
+
+/// Serves Swagger UI from the binary at `/docs/`.
+pub fn configure_ui(config: &mut web::ServiceConfig) {
+    config.service(web::redirect("/docs", "/docs/"));
+    config.service(SwaggerUi::new("/docs/{_:.*}").config(Config::from("/openapi.json")));
+}

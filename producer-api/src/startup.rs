@@ -1,0 +1,132 @@
+//! Putting the server together, and taking it down without losing what is in flight.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use actix_web::dev::Server;
+use actix_web::middleware::from_fn;
+use actix_web::{App, HttpServer, web};
+use celery_broker::{BrokerError, Celery};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::extract::parameter_problem;
+use crate::middleware;
+use crate::routes::{self, Groups};
+use crate::state::Api;
+use crate::telemetry;
+
+/// For the head of a request to arrive (actix closes with 408).
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A server that is listening.
+pub struct Application {
+    server: Server,
+    address: SocketAddr,
+    api: web::Data<Api>,
+    drain_delay: Duration,
+}
+
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A broker or backend setting cannot be used.
+    #[error(transparent)]
+    Broker(Box<BrokerError>),
+    /// The address cannot be listened on.
+    #[error(
+        "api_bind, api_port: cannot listen on {address}: {source}; choose another port with PRODUCER_API_PORT or --port"
+    )]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+impl Application {
+    /// Listens. The broker need not be there yet: it is connected to in the background, and until then submissions are
+    /// answered with 503.
+    ///
+    /// # Errors
+    /// The address is taken, or a setting makes no sense.
+    pub fn build(config: &Config) -> Result<Self, StartError> {
+        let metrics = telemetry::recorder();
+        let builder = Celery::builder("producer-api").settings(&config.client);
+        let celery = config
+            .routes
+            .iter()
+            .fold(builder, |builder, (pattern, queue)| builder.route(pattern, queue))
+            .start()
+            .map_err(|err| StartError::Broker(Box::new(err)))?;
+        let api = web::Data::new(Api::new(celery, config, origin(), metrics));
+        let groups = Groups { walkthrough: config.walkthrough };
+        let shared = api.clone();
+        let mut server = HttpServer::new(move || {
+            App::new()
+                .app_data(shared.clone())
+                .app_data(web::QueryConfig::default().error_handler(|err, _| parameter_problem(err)))
+                .app_data(web::PathConfig::default().error_handler(|err, _| parameter_problem(err)))
+                .wrap(from_fn(middleware::observe))
+                .configure(|services| routes::configure(services, groups))
+        })
+        .keep_alive(config.keep_alive)
+        .client_request_timeout(HEAD_TIMEOUT)
+        .shutdown_timeout(config.shutdown_timeout.as_secs())
+        .disable_signals();
+        if let Some(workers) = config.http_workers {
+            server = server.workers(workers);
+        }
+        let listen = |source| StartError::Listen { address: config.listen, source };
+        let server = server.bind(config.listen).map_err(listen)?;
+        let address = server.addrs().first().copied().unwrap_or(config.listen);
+        tracing::info!("listening on http://{address}");
+        if !config.listen.ip().is_loopback() && config.tokens.is_empty() {
+            tracing::warn!("no token is asked for: everybody who reaches {address} may run any task");
+        }
+        Ok(Application { server: server.run(), address, api, drain_delay: config.drain_delay })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop` is cancelled, then ends: `/readyz` says 503, open waits are answered, requests in progress
+    /// (and with them their confirms) end, the connections are closed.
+    ///
+    /// # Errors
+    /// The server died by itself.
+    pub async fn run_until(self, stop: CancellationToken) -> io::Result<()> {
+        let Application { mut server, api, drain_delay, .. } = self;
+        let handle = server.handle();
+        let died = tokio::select! {
+            served = &mut server => Some(served),
+            () = stop.cancelled() => None,
+        };
+        let served = match died {
+            Some(served) => served,
+            None => {
+                tracing::info!("stopping");
+                api.drain.cancel();
+                let stopping = async {
+                    tokio::time::sleep(drain_delay).await;
+                    handle.stop(true).await;
+                };
+                futures_util::future::join(server, stopping).await.0
+            }
+        };
+        api.celery.close().await;
+        tracing::info!("stopped");
+        served
+    }
+}
+
+/// This server's name in messages.
+fn origin() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    format!("api{}@{}", std::process::id(), if host.is_empty() { "localhost" } else { host })
+}

@@ -1,0 +1,205 @@
+//! Submitting: record and publish a [`Plan`], and say exactly what became of it.
+//!
+//! The record is on its way to Redis before the message is on its way to the broker; both are awaited together, so that
+//! it costs no time. With an id of the client's choice the record comes first: it decides whether there is anything to
+//! publish at all.
+
+use std::time::{Duration, Instant};
+
+use celery_broker::{BrokerError, BrokerErrorKind, PublishOptions, QueueSpec, WhenUnavailable};
+use celery_protocol::{QueueName, TaskId};
+
+use crate::dto::task::Warning;
+use crate::plan::Plan;
+use crate::problem::{Kind, Outcome, Problem};
+use crate::state::Api;
+use crate::submission::{Record, Repeat, Stage};
+
+/// For one access to the record.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What became of a submission.
+#[derive(Debug)]
+pub enum Submitted {
+    /// A queue has it.
+    Accepted(Vec<Warning>),
+    /// A queue had it before; nothing was published.
+    Deduplicated(Box<Record>),
+}
+
+/// Publishes a task under a new id that nobody knows yet.
+///
+/// # Errors
+/// Whatever keeps the broker from confirming it.
+pub async fn new_id(
+    api: &Api,
+    id: &TaskId,
+    plan: Plan,
+    fingerprint: impl FnOnce() -> String,
+) -> Result<Submitted, Problem> {
+    let encoded = plan.record.encode();
+    let recording = async {
+        match api.celery.submissions() {
+            Some(index) => within(index.put(id, &encoded, plan.keep)).await,
+            None => Err("the result backend keeps no records".to_owned()),
+        }
+    };
+    // Polled in this order: the record's bytes are written first.
+    let (recorded, published) = futures_util::future::join(recording, publish(api, id, &plan)).await;
+    match published {
+        Ok(()) => Ok(Submitted::Accepted(recorded.err().as_deref().map(not_recorded).into_iter().collect())),
+        Err(problem) => {
+            settle_failure(api, id, plan, &problem, fingerprint).await;
+            Err(problem)
+        }
+    }
+}
+
+/// Publishes a task under an id of the client's choice, unless the same was done before.
+///
+/// # Errors
+/// `task-exists`, `submission-in-progress`, or whatever keeps the broker from confirming it.
+pub async fn chosen_id(
+    api: &Api,
+    id: &TaskId,
+    mut plan: Plan,
+    fingerprint: String,
+) -> Result<Submitted, Problem> {
+    plan.record.fingerprint.clone_from(&fingerprint);
+    let Some(index) = api.celery.submissions() else {
+        return unchecked(api, id, plan, "the result backend keeps no records").await;
+    };
+    plan.record.stage = Stage::Publishing;
+    let earlier = match within(index.put_new(id, &plan.record.encode(), plan.keep)).await {
+        Ok(earlier) => earlier,
+        Err(reason) => return unchecked(api, id, plan, &reason).await,
+    };
+    if let Some(earlier) = earlier.and_then(|bytes| Record::decode(&bytes)) {
+        // A request that has been publishing for longer than any may is dead.
+        let patience = plan.timeout + RECORD_TIMEOUT;
+        match earlier.repeat(&fingerprint, plan.record.at, patience) {
+            Repeat::Deduplicate => return Ok(Submitted::Deduplicated(Box::new(earlier))),
+            Repeat::Conflict => {
+                let detail = "a different task was submitted with this id; nothing was published now";
+                return Err(Problem::new(Kind::TaskExists, detail).outcome(Outcome::NotPublished).task(id));
+            }
+            Repeat::InProgress => {
+                let detail = "another request is publishing this task at the moment";
+                let problem = Problem::new(Kind::SubmissionInProgress, detail);
+                return Err(problem.outcome(Outcome::Unknown).task(id).retry_after(1));
+            }
+            Repeat::Resend => {
+                // Best effort: without it a third request may resend once more, under the same id.
+                let _ = within(index.put(id, &plan.record.encode(), plan.keep)).await;
+            }
+        }
+    }
+    match publish(api, id, &plan).await {
+        Ok(()) => {
+            plan.record.stage = Stage::Accepted;
+            let recorded = within(index.put(id, &plan.record.encode(), plan.keep)).await;
+            Ok(Submitted::Accepted(recorded.err().as_deref().map(not_recorded).into_iter().collect()))
+        }
+        Err(problem) => {
+            settle_failure(api, id, plan, &problem, || fingerprint).await;
+            Err(problem)
+        }
+    }
+}
+
+/// Publishes without the protection that a record gives, and says so.
+async fn unchecked(api: &Api, id: &TaskId, plan: Plan, reason: &str) -> Result<Submitted, Problem> {
+    publish(api, id, &plan).await?;
+    let detail = format!("whether this id was used before could not be checked: {reason}");
+    Ok(Submitted::Accepted(vec![Warning { code: "id-not-checked", detail }, not_recorded(reason)]))
+}
+
+/// After a failure the record must not say that the task is pending: it is removed if nothing was published, and marked
+/// if nobody knows.
+async fn settle_failure(
+    api: &Api,
+    id: &TaskId,
+    mut plan: Plan,
+    problem: &Problem,
+    fingerprint: impl FnOnce() -> String,
+) {
+    let Some(index) = api.celery.submissions() else { return };
+    let settled = if problem.known_outcome() == Some(Outcome::Unknown) {
+        plan.record.stage = Stage::Unknown;
+        plan.record.fingerprint = fingerprint();
+        within(index.put(id, &plan.record.encode(), plan.keep)).await
+    } else {
+        within(index.remove(id)).await
+    };
+    if let Err(reason) = settled {
+        tracing::warn!(task_id = %id, reason, "the record of a failed submission could not be corrected");
+    }
+}
+
+/// Hands the message to the broker and waits for its word.
+async fn publish(api: &Api, id: &TaskId, plan: &Plan) -> Result<(), Problem> {
+    let options =
+        PublishOptions { deadline: plan.timeout, mandatory: true, unavailable: WhenUnavailable::Fail };
+    let send = || api.celery.publisher().publish(&plan.route, plan.message.clone(), options);
+    let started = Instant::now();
+    let mut published = send().await;
+    if published.as_ref().is_err_and(|err| *err.kind() == BrokerErrorKind::Unroutable)
+        && declare_own(api, plan.record.queue.as_deref()).await
+    {
+        published = send().await;
+    }
+    metrics::histogram!("producer_api_confirm_seconds").record(started.elapsed().as_secs_f64());
+    let outcome = match &published {
+        Ok(()) => "confirmed",
+        Err(err) => outcome_label(err),
+    };
+    metrics::counter!("producer_api_publish_outcomes_total", "outcome" => outcome).increment(1);
+    published.map_err(|err| {
+        tracing::warn!(task_id = %id, outcome, error = %err, "not published");
+        Problem::from_broker(&err).task(id)
+    })
+}
+
+/// Declares a queue of the server's own that turned out to be missing; says whether it exists now.
+async fn declare_own(api: &Api, queue: Option<&str>) -> bool {
+    let Some(name) = queue.filter(|name| api.own_queues.contains(*name)) else { return false };
+    let Ok(name) = QueueName::parse(name) else { return false };
+    match api.celery.declare(&QueueSpec::new(name.clone())).await {
+        Ok(()) => {
+            tracing::info!(queue = %name, "declared a queue that was missing");
+            true
+        }
+        // A user that may only publish cannot declare: then it is for the workers to do.
+        Err(err) => {
+            tracing::warn!(queue = %name, error = %err, "a queue is missing and cannot be declared");
+            false
+        }
+    }
+}
+
+fn outcome_label(err: &BrokerError) -> &'static str {
+    match (err.kind(), err.outcome()) {
+        (_, celery_broker::Outcome::Unknown) => "unknown",
+        (BrokerErrorKind::Unroutable, _) => "returned",
+        (BrokerErrorKind::NotConfirmed, _) => "nacked",
+        _ => "refused",
+    }
+}
+
+/// Bounds an access to the record, so that a frozen Redis cannot hold up what the broker has confirmed.
+async fn within<T>(
+    access: impl Future<Output = Result<T, celery_broker::BackendError>>,
+) -> Result<T, String> {
+    match tokio::time::timeout(RECORD_TIMEOUT, access).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(err)) => Err(err.to_string()),
+        Err(_) => Err("the result backend did not answer in time".to_owned()),
+    }
+}
+
+fn not_recorded(reason: &str) -> Warning {
+    Warning {
+        code: "submission-not-recorded",
+        detail: format!("the task is queued, but until it has a state `GET` will not know it: {reason}"),
+    }
+}

@@ -1,0 +1,12 @@
+//! The server on a real RabbitMQ and a real Redis, asked over HTTP. The tests play the worker, or start a Python one.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod app;
+mod bad_input;
+mod openapi;
+mod pressure;
+mod program;
+mod read;
+mod submit;
+mod system;
+mod walkthrough;

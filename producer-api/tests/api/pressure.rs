@@ -1,0 +1,191 @@
+//! The servers behind the API away, frozen, full or blocked: no 2xx without a queued message, no hanging request.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use celery_testkit::{Rabbit, Redis, wait};
+use futures_util::StreamExt;
+use serde_json::json;
+
+use crate::app::{SOON, TestApp};
+
+#[tokio::test]
+async fn answers_are_exact_under_concurrency() {
+    const TASKS: usize = 2_000;
+    const CLIENTS: usize = 32;
+    let app = TestApp::start().await;
+    let mut queue = app.consume("celery").await;
+    let answers: Vec<_> = futures_util::stream::iter(0..TASKS)
+        .map(|n| {
+            let app = &app;
+            async move {
+                let target = if n % 7 == 0 { "missing" } else { "celery" };
+                let answer = app.post("/v1/tasks", &json!({"task": "t", "args": [n], "queue": target})).await;
+                (n, answer)
+            }
+        })
+        .buffer_unordered(CLIENTS)
+        .collect()
+        .await;
+    let mut accepted = HashSet::new();
+    for (n, answer) in &answers {
+        if n % 7 == 0 {
+            assert_eq!(answer.problem(422, "unroutable")["outcome"], "not_published");
+        } else {
+            assert_eq!(answer.status, 202, "{}", answer.text);
+            accepted.insert(answer.json()["id"].as_str().unwrap().to_owned());
+        }
+    }
+    let queued: HashSet<String> = queue
+        .take(accepted.len())
+        .await
+        .into_iter()
+        .filter_map(|delivery| delivery.raw.properties.correlation_id)
+        .collect();
+    assert!(queued == accepted, "{} accepted, {} queued", accepted.len(), queued.len());
+    // And nothing else is: the next message is the next submission.
+    let last = app.submit(&json!({"task": "last"})).await;
+    assert_eq!(queue.next().await.raw.properties.correlation_id.as_deref(), Some(last.as_str()));
+}
+
+#[tokio::test]
+async fn without_a_broker_submissions_are_503_and_reads_go_on() {
+    let rabbit = Rabbit::start().await;
+    let backend = Redis::shared().await.database();
+    let app = TestApp::start_on(&rabbit.url(), &backend, &[]).await;
+    app.declare("celery").await;
+    let before = app.submit(&json!({"task": "t"})).await;
+    rabbit.kill();
+    wait::until(SOON, "the loss to be noticed", async || {
+        let answer = app.get("/readyz").await;
+        if answer.status == 503 { Ok(()) } else { Err(answer.text) }
+    })
+    .await;
+    let started = Instant::now();
+    let answer = app.post("/v1/tasks", &json!({"task": "t"})).await;
+    let problem = answer.problem(503, "broker-unavailable");
+    assert_eq!((&problem["outcome"], &problem["retryable"]), (&json!("not_published"), &json!(true)));
+    assert_eq!(answer.header("retry-after"), "2");
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    assert_eq!(app.get(&format!("/v1/tasks/{before}")).await.status, 200);
+    assert_eq!(app.get("/livez").await.status, 200);
+    // A dry run needs no broker.
+    assert_eq!(app.post("/v1/tasks?dry_run=true", &json!({"task": "t"})).await.status, 200);
+    rabbit.restart().await;
+    wait::until(SOON * 2, "submissions to work again", async || {
+        let answer = app.post("/v1/tasks", &json!({"task": "t"})).await;
+        if answer.status == 202 { Ok(()) } else { Err(answer.text) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_in_flight_when_the_broker_dies_is_unknown_and_can_be_sent_again() {
+    let rabbit = Rabbit::start().await;
+    let backend = Redis::shared().await.database();
+    let app = TestApp::start_on(&rabbit.url(), &backend, &[]).await;
+    app.declare("celery").await;
+    rabbit.pause();
+    let body = json!({"task": "t", "args": [1], "publish": {"timeout": 1}});
+    let started = Instant::now();
+    let problem = app.put("/v1/tasks/in-flight", &body).await.problem(504, "publish-unconfirmed");
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert_eq!((&problem["outcome"], &problem["task_id"]), (&json!("unknown"), &json!("in-flight")));
+    // It may be queued, so it is pending and not unknown.
+    assert_eq!(app.get("/v1/tasks/in-flight").await.json()["state"], "PENDING");
+    app.put("/v1/tasks/in-flight", &json!({"task": "other"})).await.problem(409, "task-exists");
+    rabbit.resume();
+    wait::until(SOON * 2, "the submission to be settled", async || {
+        let answer = app.put("/v1/tasks/in-flight", &body).await;
+        if answer.status == 202 { Ok(()) } else { Err(answer.text) }
+    })
+    .await;
+    assert_eq!(app.put("/v1/tasks/in-flight", &body).await.json()["deduplicated"], true);
+}
+
+#[tokio::test]
+async fn an_alarm_is_answered_and_not_waited_for() {
+    let rabbit = Rabbit::start().await;
+    let backend = Redis::shared().await.database();
+    let app = TestApp::start_on(&rabbit.url(), &backend, &[]).await;
+    app.declare("celery").await;
+    rabbit.ctl(&["set_vm_memory_high_watermark", "0"]).await;
+    let body = json!({"task": "t", "publish": {"timeout": 2}});
+    // The broker tells of the alarm after the first message, whose fate is unknown then.
+    wait::until(SOON, "the alarm to be told", async || {
+        let started = Instant::now();
+        let answer = app.post("/v1/tasks", &body).await;
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+        match answer.status.as_u16() {
+            503 => Ok(answer.problem(503, "broker-blocked")),
+            _ => Err(answer.text),
+        }
+    })
+    .await;
+    let started = Instant::now();
+    let answer = app.post("/v1/tasks", &body).await;
+    assert_eq!(answer.problem(503, "broker-blocked")["outcome"], "not_published");
+    assert!(started.elapsed() < Duration::from_secs(1));
+    assert!(app.get("/readyz").await.text.contains("[-] broker blocked"));
+    assert!(app.get("/metrics").await.text.contains("producer_api_broker_blocked 1"));
+    rabbit.ctl(&["set_vm_memory_high_watermark", "0.4"]).await;
+    wait::until(SOON, "submissions to work again", async || {
+        let answer = app.post("/v1/tasks", &body).await;
+        if answer.status == 202 { Ok(()) } else { Err(answer.text) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_full_queue_is_a_503() {
+    let rabbit = Rabbit::start().await;
+    let backend = Redis::shared().await.database();
+    let app = TestApp::start_on(&rabbit.url(), &backend, &[]).await;
+    app.declare("small").await;
+    let limits = r#"{"max-length":1,"overflow":"reject-publish"}"#;
+    rabbit.ctl(&["set_policy", "small", "^small$", limits, "--apply-to", "queues"]).await;
+    let answer = wait::until(SOON, "the queue to be full", async || {
+        let answer = app.post("/v1/tasks", &json!({"task": "t", "queue": "small"})).await;
+        if answer.status == 202 { Err(answer.text) } else { Ok(answer) }
+    })
+    .await;
+    assert_eq!(answer.problem(503, "broker-nack")["outcome"], "not_published");
+}
+
+#[tokio::test]
+async fn without_redis_submissions_go_on_and_reads_are_503() {
+    let broker = Rabbit::shared().await.vhost("api").await;
+    let redis = Redis::start().await;
+    let app = TestApp::start_on(&broker, &redis.url(0), &[]).await;
+    let mut queue = app.consume("celery").await;
+    redis.kill();
+    let answer = app.post("/v1/tasks", &json!({"task": "t"})).await;
+    assert_eq!(answer.status, 202, "{}", answer.text);
+    assert_eq!(answer.json()["warnings"][0]["code"], "submission-not-recorded");
+    let answer = app.put("/v1/tasks/mine", &json!({"task": "t"})).await;
+    assert_eq!(answer.json()["warnings"][0]["code"], "id-not-checked", "{}", answer.text);
+    queue.take(2).await;
+    for path in ["/v1/tasks/mine", "/v1/tasks/mine/result", "/results", "/results/mine"] {
+        assert_eq!(app.get(path).await.problem(503, "result-backend-unavailable")["retryable"], true);
+    }
+    assert!(app.get("/readyz").await.text.contains("[-] backend"));
+    assert_eq!(app.get("/readyz?exclude=backend").await.status, 200);
+}
+
+#[tokio::test]
+async fn more_submissions_than_allowed_are_shed() {
+    let rabbit = Rabbit::start().await;
+    let backend = Redis::shared().await.database();
+    let app = TestApp::start_on(&rabbit.url(), &backend, &[("PRODUCER_API_MAX_IN_FLIGHT", "4")]).await;
+    app.declare("celery").await;
+    rabbit.pause();
+    let body = json!({"task": "t", "publish": {"timeout": 2}});
+    let answers = futures_util::future::join_all((0..20).map(|_| app.post("/v1/tasks", &body))).await;
+    rabbit.resume();
+    let shed: Vec<_> = answers.iter().filter(|answer| answer.status == 503).collect();
+    assert_eq!(shed.len(), 16);
+    for answer in shed {
+        assert_eq!(answer.problem(503, "overloaded")["outcome"], "not_published");
+        assert_eq!(answer.header("retry-after"), "1");
+    }
+}
