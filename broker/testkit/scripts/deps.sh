@@ -35,7 +35,7 @@ base() {
     command -v redis-server >/dev/null && command -v redis-cli >/dev/null || need redis-server
     command -v python3 >/dev/null || need python3
     python3 -c 'import venv, ensurepip' 2>/dev/null || need python3-venv
-    [ -d /etc/ssl/certs ] || need ca-certificates
+    [ -e /etc/ssl/certs/ca-certificates.crt ] || need ca-certificates
 }
 
 for part in "${@:-base}"; do
