@@ -271,6 +271,7 @@ impl CeleryBuilder {
             publish,
             consume: OnceLock::new(),
             control: OnceLock::new(),
+            events: OnceLock::new(),
         };
         Celery { shared: Arc::new(shared), context: None }
     }

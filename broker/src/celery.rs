@@ -14,6 +14,7 @@ use crate::backend::ResultBackend;
 use crate::builder::CeleryBuilder;
 use crate::clock::{Clock, Lamport};
 use crate::error::{BrokerError, BrokerErrorKind};
+use crate::event::Emitter;
 use crate::offline::Outbox;
 use crate::route::Router;
 use crate::send::SendContext;
@@ -52,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) publish: Link,
     pub(crate) consume: OnceLock<Link>,
     pub(crate) control: OnceLock<Link>,
+    /// For `task-sent`.
+    pub(crate) events: OnceLock<Emitter>,
 }
 
 /// How the connections are doing; cheap to ask for.
@@ -143,7 +146,6 @@ impl Celery {
     }
 
     /// As [`consume`](Self::consume), on the connection for events and remote control.
-    #[expect(dead_code, reason = "called by the modules event and control")]
     pub(crate) fn consume_control(&self, options: ConsumeOptions) -> Result<Consumer, BrokerError> {
         self.require_servers()?;
         Consumer::start(self.control_link().clone(), options, &self.shared.tasks)

@@ -8,6 +8,7 @@
 //!
 //! * [`celery`](Celery): the handle and its builder; [`config`]: settings and URLs.
 //! * `send`: from a signature to confirmed messages; `outcome`: from an id to a value.
+//! * [`event`]: events, both ways; [`control`]: remote control, both ways.
 //! * `amqp`: the only code that knows the AMQP client: supervised connections, the publisher, the consumer.
 //! * `backend`: [`ResultBackend`] and its implementations.
 //! * [`route`]: which queue a task goes to; [`clock`]: time.
@@ -40,6 +41,10 @@ pub use outcome::{AsyncResult, GetError, GroupResult, RemoteFailure, Runnable};
 
 mod offline;
 pub use offline::Outbox;
+
+pub mod event;
+
+pub mod control;
 
 pub mod clock;
 pub mod config;

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use celery_protocol::canvas::{self, Call, IdSource, Plan, Step};
-use celery_protocol::message::NewCall;
+use celery_protocol::event::{TaskEvent, TaskEventKind, TaskFields};
+use celery_protocol::message::{Headers, NewCall};
 use celery_protocol::options::{SendOptions, resolve};
 use celery_protocol::{
     Canvas, Message, RawMessage, ResultTuple, Signature, SignatureError, TaskId, TaskName, TaskOptions,
@@ -206,8 +207,33 @@ impl Celery {
 
     async fn publish_call(&self, call: &Signature) -> Result<(), BrokerError> {
         let (destination, message) = self.prepare(call)?;
-        self.publish(&destination.route, message.into_raw()).await
+        let sent = self.shared.send_sent_events.then(|| sent_event(&destination, &message.headers));
+        self.publish(&destination.route, message.into_raw()).await?;
+        if let Some(event) = sent {
+            self.producer_events().emit(event);
+        }
+        Ok(())
     }
+}
+
+/// What `task_send_sent_event` tells monitors.
+fn sent_event(destination: &Destination, headers: &Headers) -> TaskEvent {
+    let mut event = TaskEvent::new(TaskEventKind::Sent, headers.id.as_str());
+    event.fields = TaskFields {
+        name: Some(headers.task.to_string()),
+        args: headers.argsrepr.clone(),
+        kwargs: headers.kwargsrepr.clone(),
+        root_id: headers.root_id.as_ref().map(ToString::to_string),
+        parent_id: headers.parent_id.as_ref().map(ToString::to_string),
+        retries: Some(u64::from(headers.retries)),
+        eta: headers.eta.map(|eta| eta.isoformat()),
+        expires: headers.expires.map(|expires| expires.isoformat()),
+        queue: destination.queue.as_ref().map(ToString::to_string),
+        exchange: Some(destination.route.exchange.clone()),
+        routing_key: Some(destination.route.routing_key.clone()),
+        ..TaskFields::default()
+    };
+    event
 }
 
 /// Python's `add_to_parent=False`.

@@ -7,3 +7,4 @@ mod backend;
 mod consume;
 mod publish;
 mod send;
+mod signals;
