@@ -8,3 +8,4 @@ mod consume;
 mod publish;
 mod send;
 mod signals;
+mod tls;
