@@ -57,10 +57,8 @@ fn params_struct(model: &Model) -> TokenStream {
         let rename = rename.map(|name| quote!(#[serde(rename = #name, default)]));
         quote!(#(#serde)* #rename pub #ident: #ty)
     });
-    let checks = travelling(model).map(|param| {
-        let ty = &param.ty;
-        quote_spanned!(ty.span()=> __task::assert_travels::<#ty>();)
-    });
+    let checks =
+        travelling(model).map(|Param { ty, .. }| quote_spanned!(at(ty)=> __task::assert_travels::<#ty>();));
     quote! {
         #[derive(__task::serde::Serialize, __task::serde::Deserialize)]
         #[serde(crate = "::celery_worker::__private::serde")]
@@ -131,7 +129,7 @@ fn is(ty: &Type, name: &str) -> bool {
 
 fn definition(model: &Model) -> TokenStream {
     let (ident, output, params, name) = (&model.ident, &model.output, params_ident(), &model.options.name);
-    let result = quote_spanned!(output.span()=> <#output as __task::TaskReturn>::Output);
+    let result = quote_spanned!(at(output)=> <#output as __task::TaskReturn>::Output);
     quote! {
         impl __task::TaskDef for #ident {
             const NAME: &'static str = #name;
@@ -146,10 +144,10 @@ fn execution(model: &Model) -> TokenStream {
     let (fields, rules) = (&model.options.fields, &model.options.rules);
     let style = Ident::new(if model.options.errback { "New" } else { "Old" }, Span::call_site());
     let wait = if blocking { None } else { Some(quote!(.await)) };
-    let bounds = model.params.iter().filter(|param| param.role == Role::State).map(|param| {
-        let ty = &param.ty;
-        quote_spanned!(ty.span()=> #ty: __task::FromRef<__S> + __task::Send + 'static)
-    });
+    let bounds =
+        model.params.iter().filter(|param| param.role == Role::State).map(
+            |Param { ty, .. }| quote_spanned!(at(ty)=> #ty: __task::FromRef<__S> + __task::Send + 'static),
+        );
     // Each argument under a name of ours, so that a parameter called `state` means nothing here.
     let local = |param: &Param| format_ident!("__arg_{}", param.ident, span = Span::mixed_site());
     let local_parts = model.params.iter().filter(|param| !param.travels()).map(|param| {
@@ -165,7 +163,7 @@ fn execution(model: &Model) -> TokenStream {
     });
     let arguments = model.params.iter().map(|param| {
         let (lent, name) = (param.by_ref.then(|| quote!(&)), local(param));
-        quote_spanned!(param.ty.span()=> #lent #name)
+        quote_spanned!(at(&param.ty)=> #lent #name)
     });
     quote! {
         impl<__S> __task::Task<__S> for #ident
@@ -195,6 +193,11 @@ fn execution(model: &Model) -> TokenStream {
             }
         }
     }
+}
+
+/// Where the user wrote a type, but as code of ours, which the user's lints leave alone.
+fn at(ty: &Type) -> Span {
+    Span::call_site().located_at(ty.span())
 }
 
 fn travelling(model: &Model) -> impl Iterator<Item = &Param> {
