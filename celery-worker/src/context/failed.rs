@@ -1,6 +1,6 @@
 //! What a new-style errback is called with: the call that failed, its exception, its traceback.
 
-use celery_protocol::{GroupId, RawArgs, RawKwargs, TaskId, TaskName, pyjson};
+use celery_protocol::{GroupId, RawArgs, RawKwargs, Signature, TaskId, TaskName, pyjson};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -52,5 +52,28 @@ impl FailedCall {
         let call = pyjson::to_raw(&Self::from(request)).unwrap_or_else(|_| pyjson::null());
         let traceback = pyjson::to_raw(&failure.traceback(request.task())).unwrap_or_else(|_| pyjson::null());
         [call, failure.exception().to_raw(), traceback]
+    }
+}
+
+impl FailedCall {
+    /// As [`arguments`](Self::arguments), for a call that failed before it was sent.
+    pub(crate) fn unsent(
+        call: &Signature,
+        id: &TaskId,
+        root_id: &TaskId,
+        failure: &Failure,
+    ) -> [Box<RawValue>; 3] {
+        let call = Self {
+            id: id.clone(),
+            task: call.task.clone(),
+            args: call.args.clone(),
+            kwargs: call.kwargs.clone(),
+            retries: 0,
+            root_id: Some(root_id.clone()),
+            parent_id: None,
+            group: call.options.group_id().ok().flatten(),
+        };
+        let call = pyjson::to_raw(&call).unwrap_or_else(|_| pyjson::null());
+        [call, failure.exception().to_raw(), pyjson::null()]
     }
 }

@@ -14,6 +14,7 @@ mod state_update;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use celery_broker::event::Emitter;
 use celery_broker::{Celery, Children};
 use celery_protocol::TimeLimits;
 
@@ -43,6 +44,8 @@ pub struct ContextEnv {
     pub celery: Celery,
     /// The signal of this run.
     pub interrupts: Interrupts,
+    /// Where events go, if there is somewhere.
+    pub emitter: Option<Emitter>,
     /// The time limits of this run: those of the call, or else of the task.
     pub limits: TimeLimits,
     /// Whether results are stored with name, arguments and worker (`result_extended`).

@@ -1,8 +1,9 @@
 //! Telling the outside how far a task is, while it runs.
 
+use celery_protocol::event::EventBody;
 use celery_protocol::{ResultMeta, TaskState, pyjson};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Context;
 use crate::task::{Failure, TaskResult};
@@ -33,6 +34,19 @@ impl Context {
         record.group_id = request.group().cloned();
         record.parent_id = request.parent_id().cloned();
         Ok(self.0.env.celery.backend().store(&record).await?)
+    }
+
+    /// Sends an event of your own, such as `"task-halfway"`, with the task's id and these fields (a struct or map). Monitors
+    /// that know it can show it. Events are never worth failing for: what can't be written is logged and left out.
+    pub fn emit(&self, event: &str, fields: impl Serialize) {
+        let Some(emitter) = &self.0.env.emitter else { return };
+        match serde_json::to_value(fields) {
+            Ok(Value::Object(mut fields)) => {
+                fields.insert("uuid".to_owned(), self.request().id().as_str().into());
+                emitter.emit(EventBody::Other { kind: event.to_owned(), fields });
+            }
+            other => tracing::warn!(event, ?other, "the fields of an event must be a struct or a map"),
+        }
     }
 
     /// Stores the state `PROGRESS` with `{"current", "total", "percent"}`, which progress bars for Celery read.
