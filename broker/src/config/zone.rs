@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Hours west of UTC right now: New York 5.0 (in summer 4.0), Oslo -1.0. UTC if nothing can be read.
 pub fn hours_west_of_utc() -> f64 {
+    #[expect(clippy::disallowed_methods, reason = "TZ is read where all settings are")]
     let zone = std::env::var("TZ").ok().filter(|zone| !zone.is_empty());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let now = i64::try_from(now).unwrap_or(i64::MAX);
