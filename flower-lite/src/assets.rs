@@ -5,7 +5,8 @@
 use rust_embed::RustEmbed;
 
 #[derive(RustEmbed)]
-#[folder = "$CARGO_MANIFEST_DIR/web/dist"]
+#[cfg_attr(not(test), folder = "$CARGO_MANIFEST_DIR/web/dist")]
+#[cfg_attr(test, folder = "$CARGO_MANIFEST_DIR/tests/pages")]
 #[allow_missing = true]
 struct Dist;
 

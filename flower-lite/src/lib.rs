@@ -15,6 +15,7 @@
 pub mod assets;
 pub mod clock;
 pub mod collector;
+pub mod config;
 pub mod error;
 pub mod guard;
 pub mod live;
@@ -23,6 +24,7 @@ pub mod monitor;
 pub mod routes;
 pub mod startup;
 pub mod state;
+pub mod telemetry;
 pub mod view;
 
 pub use monitor::{Monitor, MonitorOptions};

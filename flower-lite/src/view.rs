@@ -373,7 +373,7 @@ impl Task {
             eta: call.and_then(|call| call.eta).map(UnixTime::seconds),
             expires: call.and_then(|call| call.expires).map(UnixTime::seconds),
             root_id: call.and_then(|call| call.root.as_ref()).map(ToString::to_string),
-            parent_id: call.and_then(|call| call.parent.as_ref()).map(ToString::to_string),
+            parent_id: task.parent().map(ToString::to_string),
             sent: at(Kind::Sent),
             received: at(Kind::Received),
             started: at(Kind::Started),

@@ -157,4 +157,61 @@ mod tests {
             assert_eq!(base.is_page(path), page, "{path}");
         }
     }
+
+    async fn ask(path: &str, headers: &[(&str, &str)]) -> actix_web::dev::ServiceResponse {
+        let (monitor, _) = crate::Monitor::fed_by_hand(crate::MonitorOptions::default());
+        let app = actix_web::App::new().service(crate::scope(monitor, "/d"));
+        let app = actix_web::test::init_service(app).await;
+        let request =
+            headers.iter().fold(actix_web::test::TestRequest::get().uri(path), |request, header| {
+                request.insert_header(*header)
+            });
+        actix_web::test::call_service(&app, request.to_request()).await.map_into_boxed_body()
+    }
+
+    fn header<'a>(response: &'a actix_web::dev::ServiceResponse, name: &str) -> Option<&'a str> {
+        response.headers().get(name).and_then(|value| value.to_str().ok())
+    }
+
+    const SCRIPT: &str = "/d/assets/app-4f3a2b1c.js";
+
+    #[actix_web::test]
+    async fn the_page_is_asked_for_anew_and_its_files_never() {
+        let page = ask("/d/task/4711", &[]).await;
+        assert_eq!((page.status().as_u16(), header(&page, "cache-control")), (200, Some("no-cache")));
+        let html = actix_web::test::read_body(page).await;
+        assert!(String::from_utf8_lossy(&html).contains("<base href=\"/d/\" />"));
+
+        let script = ask(SCRIPT, &[]).await;
+        assert_eq!(header(&script, "cache-control"), Some("public, max-age=31536000, immutable"));
+        assert_eq!(header(&script, "content-type"), Some("text/javascript; charset=utf-8"));
+        assert_eq!(header(&script, "content-encoding"), None);
+        let etag = header(&script, "etag").map(str::to_owned).unwrap_or_default();
+        let again = ask(SCRIPT, &[("if-none-match", &etag)]).await;
+        assert_eq!(again.status(), 304);
+        assert_eq!(ask(SCRIPT, &[("if-none-match", "\"another\"")]).await.status(), 200);
+        assert_eq!(
+            header(&ask("/d/assets/icon-0a1b2c3d.svg", &[]).await, "content-type"),
+            Some("image/svg+xml")
+        );
+        assert_eq!(ask("/d/assets/none.js", &[]).await.status(), 404);
+    }
+
+    #[actix_web::test]
+    async fn a_file_is_sent_packed_as_the_client_can_unpack_it() {
+        for (accepts, encoding, body) in [
+            ("gzip, deflate, br", Some("br"), "packed by brotli\n"),
+            ("gzip", Some("gzip"), "packed by gzip\n"),
+            ("br;q=0, gzip;q=0.5", Some("gzip"), "packed by gzip\n"),
+            ("zstd", None, "console.log('for the tests');\n"),
+            ("identity", None, "console.log('for the tests');\n"),
+        ] {
+            let answer = ask(SCRIPT, &[("accept-encoding", accepts)]).await;
+            assert_eq!(header(&answer, "content-encoding"), encoding, "{accepts}");
+            assert!(header(&answer, "vary").is_some_and(|vary| vary.eq_ignore_ascii_case("accept-encoding")));
+            assert_eq!(actix_web::test::read_body(answer).await, body, "{accepts}");
+        }
+        let plain = ask("/d/assets/icon-0a1b2c3d.svg", &[("accept-encoding", "br, gzip")]).await;
+        assert_eq!(header(&plain, "content-encoding"), None, "there is no packed form of it");
+    }
 }

@@ -152,6 +152,13 @@ impl Task {
         newest(Kind::Received).or_else(|| newest(Kind::Sent))
     }
 
+    /// The task that called it. A retry is sent by the task itself and says so: then the first attempt knows better.
+    #[must_use]
+    pub fn parent(&self) -> Option<&TaskKey> {
+        let told = self.marks.iter().rev().filter_map(|mark| mark.what.call()?.parent.as_ref());
+        told.into_iter().find(|parent| **parent != self.id)
+    }
+
     /// The registered name.
     #[must_use]
     pub fn name(&self) -> Option<&Arc<str>> {

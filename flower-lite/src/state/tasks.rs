@@ -234,8 +234,7 @@ impl Keys {
             state: task.state().clone(),
             name: call.and_then(|call| call.name.clone()),
             worker: task.worker().cloned(),
-            // A task that says it called itself has no children for that.
-            parent: call.and_then(|call| call.parent.clone()).filter(|parent| parent != task.id()),
+            parent: task.parent().cloned(),
         }
     }
 }
