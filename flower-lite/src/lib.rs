@@ -8,6 +8,7 @@
 //!
 //! * [`state`]: the state of a cluster, pure; [`view`] makes JSON of it.
 //! * [`collector`]: the one task that writes the state; [`monitor`]: the handle by which everyone reads it.
+//! * `source`: where events come from; [`config`]: the program's settings.
 //! * [`live`]: what live clients are told.
 //! * [`routes`]: what is served; [`assets`]: the built pages; [`guard`]: which hosts are answered for.
 //! * [`startup`]: puts a monitor together.
@@ -22,8 +23,10 @@ pub mod live;
 pub mod metrics;
 pub mod monitor;
 pub mod routes;
+mod source;
 pub mod startup;
 pub mod state;
+mod stored;
 pub mod telemetry;
 pub mod view;
 

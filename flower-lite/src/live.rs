@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::monitor::{Monitor, StreamPlace};
@@ -200,6 +201,7 @@ pub(crate) fn follow(
     let version = monitor.state().version();
     let client = Client {
         beat: monitor.beat(),
+        ended: monitor.ended(),
         follower: Follower::at(topics, resume_at.unwrap_or(version)),
         monitor,
         sent: Instant::now(),
@@ -217,6 +219,7 @@ struct Client {
     monitor: Monitor,
     follower: Follower,
     beat: watch::Receiver<u64>,
+    ended: CancellationToken,
     sent: Instant,
     begun: bool,
     _place: StreamPlace,
@@ -234,6 +237,7 @@ impl Client {
             let keep_alive = tokio::time::sleep_until(self.sent + KEEP_ALIVE);
             tokio::select! {
                 changed = self.beat.changed() => changed.ok()?,
+                () = self.ended.cancelled() => return None,
                 () = keep_alive => return Some(Bytes::from_static(b": alive\n\n")),
             }
             let link = self.monitor.link();

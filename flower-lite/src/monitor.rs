@@ -6,8 +6,9 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use celery_broker::Celery;
 use tokio::sync::watch;
-use tokio_util::sync::DropGuard;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::clock;
 use crate::live::Link;
@@ -52,10 +53,26 @@ pub(crate) struct Shared {
     /// Sent four times a second: the version to write up to.
     beat: watch::Sender<u64>,
     streams: AtomicUsize,
+    celery: Option<Celery>,
+    stop: CancellationToken,
     pub(crate) options: MonitorOptions,
 }
 
 impl Monitor {
+    /// Ends the monitor: live streams end, and no event is taken in any more. What it knows can still be read.
+    pub fn close(&self) {
+        self.shared.stop.cancel();
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// The client whose result backend knows more of a task than events tell.
+    pub(crate) fn celery(&self) -> Option<&Celery> {
+        self.shared.celery.as_ref()
+    }
+
     pub(crate) fn new(shared: Arc<Shared>, stop: DropGuard) -> Monitor {
         Monitor { shared, _stop: Arc::new(stop) }
     }
@@ -69,6 +86,11 @@ impl Monitor {
     #[must_use]
     pub fn link(&self) -> Link {
         if self.shared.connected.load(Ordering::Relaxed) { Link::Connected } else { Link::Lost }
+    }
+
+    /// Cancelled when the monitor ends.
+    pub(crate) fn ended(&self) -> CancellationToken {
+        self.shared.stop.clone()
     }
 
     /// The beat to which streams are written.
@@ -91,7 +113,7 @@ impl Monitor {
 }
 
 impl Shared {
-    pub(crate) fn new(options: MonitorOptions) -> Shared {
+    pub(crate) fn new(options: MonitorOptions, celery: Option<Celery>, stop: CancellationToken) -> Shared {
         let state = ClusterState::new(options.limits, clock::now());
         let (beat, _) = watch::channel(state.version());
         Shared {
@@ -99,6 +121,8 @@ impl Shared {
             connected: AtomicBool::new(false),
             beat,
             streams: AtomicUsize::new(0),
+            celery,
+            stop,
             options,
         }
     }

@@ -9,15 +9,17 @@ use actix_web::dev::Server;
 use actix_web::middleware::from_fn;
 use actix_web::web::Data;
 use actix_web::{App, HttpServer};
+use celery_broker::{BrokerError, Celery};
 use celery_protocol::event::Event;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::collector::{self, Input};
+use crate::config::Config;
 use crate::guard::{self, Hosts};
 use crate::live::Link;
 use crate::monitor::{Monitor, MonitorOptions, Shared};
-use crate::routes;
+use crate::{routes, source};
 
 /// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,22 +27,61 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const WAITING: usize = 64;
 
 impl Monitor {
+    /// A monitor of the workers that `celery`'s broker connects. It listens at once, or as soon as the broker is there.
+    ///
+    /// To be called within a Tokio runtime; the monitor runs until it is closed or its last clone is dropped.
+    ///
+    /// # Errors
+    /// When this client can't listen to events: it is one without servers.
+    pub fn start(celery: &Celery, options: MonitorOptions) -> Result<Monitor, BrokerError> {
+        let receiver = source::listen(celery)?;
+        let enable_events = options.enable_events;
+        let (monitor, inputs, stop) = collecting(options, Some(celery.clone()));
+        spawn(source::run(receiver, celery.clone(), inputs, stop.clone()));
+        if enable_events {
+            spawn(source::keep_events_on(celery.clone(), stop));
+        }
+        Ok(monitor)
+    }
+
     /// A monitor that is fed by hand instead of by a broker: for demonstrations, replays and tests.
     ///
     /// To be called within a Tokio runtime.
     #[must_use]
     pub fn fed_by_hand(options: MonitorOptions) -> (Monitor, Feed) {
-        let shared = Arc::new(Shared::new(options));
-        let stop = CancellationToken::new();
-        let (inputs, received) = mpsc::channel(WAITING);
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "I6: tasks are started in startup.rs; this one ends with `stop`"
-        )]
-        tokio::spawn(collector::run(shared.clone(), received, stop.clone()));
-        shared.set_link(Link::Connected);
-        (Monitor::new(shared, stop.drop_guard()), Feed { inputs })
+        let (monitor, inputs, _) = collecting(options, None);
+        monitor.shared().set_link(Link::Connected);
+        (monitor, Feed { inputs })
     }
+}
+
+/// What the program `flower-lite` runs: a client as its settings say, and its monitor.
+///
+/// # Errors
+/// Says which setting can't be used.
+pub fn monitor(config: &Config) -> Result<(Monitor, Celery), String> {
+    let celery =
+        Celery::builder("flower-lite").settings(&config.values).start().map_err(|error| error.to_string())?;
+    let monitor = Monitor::start(&celery, config.monitor.clone()).map_err(|error| error.to_string())?;
+    Ok((monitor, celery))
+}
+
+/// A monitor whose collector runs, and the way into it.
+fn collecting(
+    options: MonitorOptions,
+    celery: Option<Celery>,
+) -> (Monitor, mpsc::Sender<Input>, CancellationToken) {
+    let stop = CancellationToken::new();
+    let shared = Arc::new(Shared::new(options, celery, stop.clone()));
+    let (inputs, received) = mpsc::channel(WAITING);
+    spawn(collector::run(shared.clone(), received, stop.clone()));
+    (Monitor::new(shared, stop.clone().drop_guard()), inputs, stop)
+}
+
+/// Starts a task that ends by itself when the monitor's token is cancelled.
+fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+    #[expect(clippy::disallowed_methods, reason = "I6: tasks are started here; each ends with the monitor")]
+    tokio::spawn(task);
 }
 
 /// The hand that feeds a monitor.

@@ -7,6 +7,7 @@ use super::parameters::TaskListing;
 use crate::error::Problem;
 use crate::monitor::Monitor;
 use crate::state::query;
+use crate::stored;
 use crate::view::{TaskDetail, TaskPage};
 
 /// A page of tasks.
@@ -20,7 +21,10 @@ pub async fn list(monitor: Data<Monitor>, request: HttpRequest) -> Result<HttpRe
 
 /// One task with its whole story.
 pub async fn one(monitor: Data<Monitor>, id: Path<String>) -> Result<HttpResponse, Problem> {
+    let unknown = || Problem::not_found(format!("no task {id} is known"));
+    let ask = monitor.state().tasks().get(&id).map(stored::is_worth_a_look).ok_or_else(unknown)?;
+    let stored = if ask { stored::look_up(monitor.celery(), &id).await } else { None };
     let state = monitor.state();
-    let task = state.tasks().get(&id).ok_or_else(|| Problem::not_found(format!("no task {id} is known")))?;
-    Ok(HttpResponse::Ok().json(TaskDetail::of(&state, task, None)))
+    let task = state.tasks().get(&id).ok_or_else(unknown)?;
+    Ok(HttpResponse::Ok().json(TaskDetail::of(&state, task, stored)))
 }

@@ -1,0 +1,115 @@
+//! Where events come from: the broker's event exchange, for as long as the monitor runs.
+
+use std::time::Duration;
+
+use celery_broker::control::Destination;
+use celery_broker::event::{EventsOptions, Received, Receiver};
+use celery_broker::{BrokerError, Celery};
+use celery_protocol::control::Command;
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::collector::Input;
+use crate::live::Link;
+
+/// How many messages are taken in at a time.
+const AT_ONCE: usize = 500;
+/// Celery drops events that wait for more than 5 s, which loses a third of them in a burst.
+const MESSAGE_TTL: Duration = Duration::from_secs(60);
+/// How often workers are told to send events of their tasks; Flower's.
+const ENABLE_EVENTS: Duration = Duration::from_secs(5);
+
+/// Begins to listen.
+///
+/// # Errors
+/// When this can't be done with such a client.
+pub(crate) fn listen(celery: &Celery) -> Result<Receiver, BrokerError> {
+    celery.events(&EventsOptions { message_ttl: MESSAGE_TTL, ..EventsOptions::default() })
+}
+
+/// Hands over what comes in until `stop`, or until the collector is gone.
+pub(crate) async fn run(
+    mut receiver: Receiver,
+    celery: Celery,
+    inputs: mpsc::Sender<Input>,
+    stop: CancellationToken,
+) {
+    let mut received = Vec::new();
+    loop {
+        let count = tokio::select! {
+            () = stop.cancelled() => break,
+            count = receiver.recv_many(&mut received, AT_ONCE) => count,
+        };
+        if count == 0 {
+            break;
+        }
+        for input in batches(&mut received) {
+            if matches!(input, Input::Link(Link::Connected)) {
+                tell(&celery, &Command::Heartbeat).await;
+            }
+            if inputs.send(input).await.is_err() {
+                return;
+            }
+        }
+    }
+    receiver.close().await;
+}
+
+/// Tells all workers to send events of their tasks, again and again: those that come later have not heard it.
+pub(crate) async fn keep_events_on(celery: Celery, stop: CancellationToken) {
+    let mut again = tokio::time::interval(ENABLE_EVENTS);
+    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = again.tick() => {}
+        }
+        if celery.health().connected {
+            tell(&celery, &Command::EnableEvents).await;
+        }
+    }
+}
+
+async fn tell(celery: &Celery, command: &Command) {
+    if let Err(error) = celery.control().cast(command, Destination::All).await {
+        tracing::debug!(%error, ?command, "workers could not be told");
+    }
+}
+
+/// What was received, with neighbouring events together.
+fn batches(received: &mut Vec<Received>) -> Vec<Input> {
+    let mut batches = Vec::new();
+    let (mut events, mut undecodable) = (Vec::new(), 0);
+    for one in received.drain(..) {
+        let link = match one {
+            Received::Event { event, .. } => {
+                events.push(*event);
+                continue;
+            }
+            Received::Undecodable { reason } => {
+                tracing::debug!(reason, "a message on the event exchange is no event");
+                undecodable += 1;
+                continue;
+            }
+            Received::Connected => {
+                tracing::info!("listening to events");
+                Link::Connected
+            }
+            Received::Lost { reason } => {
+                tracing::warn!(reason, "no events come in");
+                Link::Lost
+            }
+            Received::Fatal(error) => {
+                tracing::error!(%error, "listening to events can't go on");
+                Link::Lost
+            }
+            _ => continue,
+        };
+        batches.push(Input::Events { events: std::mem::take(&mut events), undecodable });
+        undecodable = 0;
+        batches.push(Input::Link(link));
+    }
+    batches.push(Input::Events { events, undecodable });
+    batches
+}

@@ -1,0 +1,46 @@
+//! What the result backend knows of a task where events are cut short or missing.
+
+use std::time::Duration;
+
+use celery_broker::Celery;
+use celery_protocol::{ResultMeta, TaskId};
+
+use crate::state::task::Task;
+use crate::state::text::{bounded, looks_cut};
+use crate::view::Stored;
+
+/// How long a page waits for the backend.
+const DEADLINE: Duration = Duration::from_millis(500);
+/// The most that is shown of a stored result or traceback, in bytes.
+const MAX_TEXT: usize = 256 << 10;
+
+/// Whether the backend may know more than the events of `task` tell.
+#[must_use]
+pub fn is_worth_a_look(task: &Task) -> bool {
+    let success = task.success().and_then(|success| success.result.as_deref());
+    let trouble = task.trouble().and_then(|trouble| trouble.traceback.as_deref());
+    !task.state().is_ready() || success.is_some_and(looks_cut) || trouble.is_some_and(looks_cut)
+}
+
+/// Asks the backend; no answer in time, or no backend, is no answer.
+pub async fn look_up(celery: Option<&Celery>, id: &str) -> Option<Stored> {
+    let id = TaskId::parse(id).ok()?;
+    let asked = tokio::time::timeout(DEADLINE, celery?.backend().get(&id)).await.ok()?;
+    match asked {
+        Ok(meta) => meta.map(|meta| shown(&meta)),
+        Err(error) => {
+            tracing::debug!(%error, "the result backend could not be asked");
+            None
+        }
+    }
+}
+
+fn shown(meta: &ResultMeta) -> Stored {
+    Stored {
+        source: "result_backend",
+        status: meta.status.as_str().to_owned(),
+        result: Some(bounded(meta.result.get(), MAX_TEXT).into()),
+        traceback: meta.traceback.as_deref().map(|text| bounded(text, MAX_TEXT).into()),
+        date_done: meta.date_done.map(|date| date.unix_seconds()),
+    }
+}
