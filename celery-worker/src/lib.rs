@@ -1,17 +1,34 @@
 //! Write Celery tasks in Rust, and run them.
+//!
+//! # Layout
+//!
+//! * [`task`], [`context`]: what one writes tasks with; [`prelude`] has all of it.
+//! * [`Worker`]: what runs them. `consumer` (from messages to jobs) → `pool` (concurrency slots) → `trace` (from a call to
+//!   its consequences), and beside them `control` (remote control) and `heartbeat`.
+//! * [`config`]: the settings by Celery's names; [`nodename`]: `w1@%h`.
+//! * [`beat`]: periodic tasks.
 
 // So that `#[task]`, which names this crate, works inside it.
 extern crate self as celery_worker;
 
-pub mod beat;
-mod consumer;
-pub mod context;
-mod nodename;
-mod pool;
-pub mod prelude;
-mod stats;
 pub mod task;
+pub mod context;
+pub mod prelude;
+
 mod worker;
+mod consumer;
+mod pool;
+mod trace;
+mod control;
+mod heartbeat;
+mod stats;
+
+pub mod config;
+pub mod nodename;
+pub mod beat;
 
 #[doc(hidden)]
 pub use task::private as __private;
+pub use worker::{
+    BuildError, BuildErrorKind, Settings, Stopped, Worker, WorkerBuilder, WorkerError, WorkerHandle,
+};

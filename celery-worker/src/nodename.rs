@@ -1,6 +1,6 @@
 //! Node names and the `%h`-style patterns of Celery's command line (`-n`, `--pidfile`, `--logfile`).
 //!
-//! Pure: the machine's host name comes in as an argument.
+//! Pure but for [`hostname`], which asks the kernel.
 
 /// The name part of a node name that was given none.
 const DEFAULT_NAME: &str = "celery";
@@ -37,6 +37,13 @@ pub fn path(pattern: &str, nodename: &str) -> String {
         'I' => Some(""),
         _ => None,
     })
+}
+
+/// This machine's name, as the kernel tells it.
+pub fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "localhost".to_owned() } else { name.to_owned() }
 }
 
 /// `name@host`; without an `@` all of it is the host.

@@ -1,11 +1,9 @@
 //! Counters of a worker and what the kernel says about its process: the numbers of `inspect stats` and heartbeats.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// Clock ticks per second of `/proc/<pid>/stat`: a constant of the kernel's interface on Linux.
 const TICKS: f64 = 100.0;
@@ -18,10 +16,6 @@ pub(crate) struct Stats {
     processed: AtomicU64,
     /// Time spent in tasks, in microseconds.
     busy: AtomicU64,
-    /// Blocking tasks that ran past their hard limit and still hold a thread.
-    abandoned: AtomicU64,
-    /// Accepted tasks by name.
-    total: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Stats {
@@ -30,19 +24,6 @@ impl Stats {
             started: Instant::now(),
             processed: AtomicU64::new(0),
             busy: AtomicU64::new(0),
-            abandoned: AtomicU64::new(0),
-            total: Mutex::new(BTreeMap::new()),
-        }
-    }
-
-    /// Counts accepted tasks: one call per batch and name.
-    pub(crate) fn accepted(&self, name: &str, count: u64) {
-        let mut total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
-        match total.get_mut(name) {
-            Some(known) => *known += count,
-            None => {
-                total.insert(name.to_owned(), count);
-            }
         }
     }
 
@@ -57,18 +38,8 @@ impl Stats {
         (self.processed.load(Ordering::Relaxed), Duration::from_micros(self.busy.load(Ordering::Relaxed)))
     }
 
-    pub(crate) fn abandoned(&self) -> &AtomicU64 {
-        &self.abandoned
-    }
-
     pub(crate) fn uptime(&self) -> Duration {
         self.started.elapsed()
-    }
-
-    /// `{task name: accepted}`.
-    pub(crate) fn total(&self) -> Map<String, Value> {
-        let total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
-        total.iter().map(|(name, count)| (name.clone(), json!(count))).collect()
     }
 }
 
@@ -91,22 +62,22 @@ pub(crate) fn resource_usage() -> Value {
 fn parse_resource_usage(stat: &str, status: &str, io: &str) -> Value {
     // The command name may hold spaces and parentheses: fields are counted after the last ')'.
     let Some((_, fields)) = stat.rsplit_once(')') else { return json!("N/A") };
-    let field: Vec<f64> = fields.split_whitespace().map(|field| field.parse().unwrap_or(0.0)).collect();
-    let at = |number: usize| field.get(number - 3).copied().unwrap_or(0.0);
+    let field: Vec<&str> = fields.split_whitespace().collect();
+    let count = |number: usize| field.get(number - 3).and_then(|field| field.parse::<u32>().ok()).unwrap_or(0);
     let line = |text: &str, key: &str| -> u64 {
         text.lines()
             .find_map(|line| line.strip_prefix(key)?.split_whitespace().next()?.parse().ok())
             .unwrap_or(0)
     };
     json!({
-        "utime": at(14) / TICKS,
-        "stime": at(15) / TICKS,
+        "utime": f64::from(count(14)) / TICKS,
+        "stime": f64::from(count(15)) / TICKS,
         "maxrss": line(status, "VmHWM:"),
         "ixrss": 0,
         "idrss": 0,
         "isrss": 0,
-        "minflt": at(10) as u64,
-        "majflt": at(12) as u64,
+        "minflt": count(10),
+        "majflt": count(12),
         "nswap": 0,
         "inblock": line(io, "read_bytes:") / 512,
         "oublock": line(io, "write_bytes:") / 512,
@@ -149,15 +120,5 @@ mod tests {
     fn this_process_has_memory_and_time() {
         assert!(memory().unwrap().ends_with("MB"));
         assert!(resource_usage()["maxrss"].as_u64().unwrap() > 0);
-    }
-
-    #[test]
-    fn tasks_are_counted_by_name() {
-        let stats = Stats::new();
-        stats.accepted("a", 2);
-        stats.accepted("a", 1);
-        stats.ended(Duration::from_millis(3));
-        assert_eq!(Value::from(stats.total()), json!({"a": 3}));
-        assert_eq!(stats.ended_so_far(), (1, Duration::from_millis(3)));
     }
 }

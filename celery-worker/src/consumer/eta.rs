@@ -12,7 +12,7 @@ const RECHECK: Duration = Duration::from_secs(1);
 
 /// Items that are due at a wall-clock time, at most `capacity` of them.
 #[derive(Debug)]
-pub struct Heap<T> {
+pub(crate) struct Heap<T> {
     entries: BinaryHeap<Entry<T>>,
     capacity: usize,
     sequence: u64,
@@ -28,17 +28,17 @@ struct Entry<T> {
 
 impl<T> Heap<T> {
     /// An empty heap that takes `capacity` items.
-    pub fn new(capacity: usize) -> Heap<T> {
+    pub(crate) fn new(capacity: usize) -> Heap<T> {
         Heap { entries: BinaryHeap::new(), capacity, sequence: 0 }
     }
 
     /// How many items wait.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Whether no further item is taken.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.entries.len() >= self.capacity
     }
 
@@ -46,7 +46,7 @@ impl<T> Heap<T> {
     ///
     /// # Errors
     /// Gives the item back when the heap is full.
-    pub fn push(&mut self, due: SystemTime, item: T) -> Result<(), T> {
+    pub(crate) fn push(&mut self, due: SystemTime, item: T) -> Result<(), T> {
         if self.is_full() {
             return Err(item);
         }
@@ -56,7 +56,7 @@ impl<T> Heap<T> {
     }
 
     /// The next item that is due at `now`.
-    pub fn pop_due(&mut self, now: SystemTime) -> Option<T> {
+    pub(crate) fn pop_due(&mut self, now: SystemTime) -> Option<T> {
         if self.entries.peek()?.due > now {
             return None;
         }
@@ -64,13 +64,13 @@ impl<T> Heap<T> {
     }
 
     /// How long the owner may sleep before asking [`Heap::pop_due`] again; `None` when nothing waits.
-    pub fn sleep(&self, now: SystemTime) -> Option<Duration> {
+    pub(crate) fn sleep(&self, now: SystemTime) -> Option<Duration> {
         let due = self.entries.peek()?.due;
         Some(due.duration_since(now).unwrap_or(Duration::ZERO).min(RECHECK))
     }
 
     /// Takes out every item for which `unwanted` holds, in no particular order.
-    pub fn take(&mut self, unwanted: impl Fn(&T) -> bool) -> Vec<T> {
+    pub(crate) fn take(&mut self, unwanted: impl Fn(&T) -> bool) -> Vec<T> {
         let (out, keep): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.entries).into_iter().partition(|entry| unwanted(&entry.item));
         self.entries = keep.into();
@@ -78,7 +78,7 @@ impl<T> Heap<T> {
     }
 
     /// All items with their due times, in no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = (SystemTime, &T)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SystemTime, &T)> {
         self.entries.iter().map(|entry| (entry.due, &entry.item))
     }
 }

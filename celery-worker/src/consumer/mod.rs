@@ -1,2 +1,413 @@
-//! x
-pub mod eta; pub mod prefetch; pub mod rate_limit; pub mod revoked;
+//! The intake: from delivered messages to jobs that may run now.
+//!
+//! One task owns everything in here: the consumer, what is held for its time, the rate limits, the prefetch. Others
+//! send it an [`Order`]. What to do with a call is decided in [`admit`], what to tell about one that is refused in
+//! [`crate::trace::settle`].
+
+pub(crate) mod admit;
+pub(crate) mod revoked;
+pub(crate) mod eta;
+pub(crate) mod rate_limit;
+pub(crate) mod prefetch;
+mod decode;
+mod order;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use celery_broker::{BrokerError, Consumer, ConsumerEvent, Delivery, QueueSpec, Requeue};
+use celery_protocol::{RawMessage, TaskId, TaskName};
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use admit::{Revocation, Verdict};
+use decode::Arrival;
+use eta::Heap;
+pub(crate) use order::{HeldJob, Order};
+use prefetch::Prefetch;
+use rate_limit::Limiter;
+
+use crate::pool::Job;
+use crate::trace::settle;
+use crate::trace::{Finished, Ticket, events, log};
+use crate::worker::engine::Engine;
+
+/// The most events taken from the consumer at once.
+const BATCH: usize = 256;
+/// How often the prefetch is reconsidered.
+const TICK: Duration = Duration::from_millis(500);
+/// How long the broker may take to end the subscriptions at shutdown.
+const STOP_DEADLINE: Duration = Duration::from_secs(1);
+/// How long the look-up of redelivered calls may take before they are run anyway.
+const LOOKUP_DEADLINE: Duration = Duration::from_secs(3);
+/// Far-off messages on their way back to the broker at the same time.
+const MAX_FAR: usize = 256;
+/// Held messages beyond this are given back; the prefetch normally keeps their number far below.
+const MAX_HELD: usize = 65_535;
+
+/// The intake.
+pub(crate) struct Intake {
+    engine: Arc<Engine>,
+    consumer: Consumer,
+    queues: Vec<QueueSpec>,
+    finished: mpsc::Sender<Vec<Finished>>,
+    held: Heap<Held>,
+    limiters: HashMap<TaskName, Limiter>,
+    prefetch: Prefetch,
+    /// What was last asked of the broker.
+    asked: u16,
+    connected: bool,
+    /// What the statistics said when the prefetch was last reconsidered.
+    seen: (u64, Duration),
+    lookups: FuturesUnordered<BoxFuture<'static, LookedUp>>,
+    /// Jobs on their way to the broker's delayed delivery.
+    far: FuturesUnordered<BoxFuture<'static, PutOff>>,
+    failure: Option<BrokerError>,
+}
+
+/// Redelivered jobs, and whether each has been completed before.
+type LookedUp = Vec<(Arc<Job>, bool)>;
+
+/// A job that is due far off, when, and whether the broker holds it now.
+type PutOff = (SystemTime, Arc<Job>, Result<(), BrokerError>);
+
+/// A job that waits for its time.
+#[derive(Debug)]
+struct Held {
+    job: Arc<Job>,
+    /// It has its rate limit's permission for that time.
+    booked: bool,
+}
+
+impl Intake {
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        consumer: Consumer,
+        queues: Vec<QueueSpec>,
+        prefetch: Prefetch,
+        finished: mpsc::Sender<Vec<Finished>>,
+    ) -> Intake {
+        let limiters = engine.catalog.sorted().into_iter().filter_map(|entry| {
+            let limiter = Limiter::new(entry.rate_limit()?)?;
+            Some((entry.task.name.clone(), limiter))
+        });
+        let limiters = limiters.collect();
+        Intake {
+            asked: prefetch.target(),
+            engine,
+            consumer,
+            queues,
+            finished,
+            held: Heap::new(MAX_HELD),
+            limiters,
+            prefetch,
+            connected: false,
+            seen: (0, Duration::ZERO),
+            lookups: FuturesUnordered::new(),
+            far: FuturesUnordered::new(),
+            failure: None,
+        }
+    }
+
+    /// Takes messages until `stop`; gives everything back that has not started, and returns the consumer, whose acks
+    /// still work, with the error that ended it if it was one.
+    pub(crate) async fn run(
+        mut self,
+        mut orders: mpsc::Receiver<Order>,
+        stop: CancellationToken,
+    ) -> (Consumer, Option<BrokerError>) {
+        let mut buffer = Vec::with_capacity(BATCH);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while self.failure.is_none() {
+            let sleep = self.held.sleep(SystemTime::now());
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(order) = orders.recv() => self.obey(order).await,
+                Some(looked_up) = self.lookups.next() => self.looked_up(looked_up).await,
+                Some((due, job, sent)) = self.far.next() => self.far_done(due, job, sent),
+                () = tokio::time::sleep(sleep.unwrap_or_default()), if sleep.is_some() => self.release().await,
+                count = self.consumer.recv_many(&mut buffer, BATCH) => {
+                    if count == 0 {
+                        break;
+                    }
+                    self.take(&mut buffer).await;
+                }
+                _ = tick.tick() => self.adjust().await,
+            }
+        }
+        self.give_back_all().await;
+        (self.consumer, self.failure)
+    }
+
+    /// Sorts a batch of events: what may run goes to the pool in one push.
+    async fn take(&mut self, buffer: &mut Vec<ConsumerEvent>) {
+        let now = SystemTime::now();
+        let (mut ready, mut suspects, mut over) = (Vec::new(), Vec::new(), Vec::new());
+        for event in buffer.drain(..) {
+            match event {
+                ConsumerEvent::Delivery(delivery) => self.arrived(delivery, now, &mut ready, &mut suspects, &mut over),
+                ConsumerEvent::Connected { epoch } => {
+                    self.connected = true;
+                    tracing::info!(epoch, "consuming from {}", self.queue_names());
+                    self.engine.consuming();
+                }
+                ConsumerEvent::Lost { epoch, reason } => {
+                    self.connected = false;
+                    tracing::warn!(epoch, reason, "the connection to the broker was lost; running tasks go on");
+                    ready.retain(|job: &Arc<Job>| job.is_live());
+                    self.drop_stale();
+                }
+                ConsumerEvent::Cancelled { queue } => {
+                    tracing::warn!(%queue, "the broker ended the subscription; it is being restored");
+                }
+                ConsumerEvent::Fatal(err) => self.failure = Some(err),
+                other => tracing::debug!(?other, "unknown consumer event"),
+            }
+        }
+        self.engine.pool.start(ready);
+        self.look_up(suspects);
+        self.hand_on(over).await;
+    }
+
+    fn arrived(
+        &mut self,
+        delivery: Delivery,
+        now: SystemTime,
+        ready: &mut Vec<Arc<Job>>,
+        suspects: &mut Vec<Arc<Job>>,
+        over: &mut Vec<Finished>,
+    ) {
+        let job = match decode::decode(delivery, &self.engine) {
+            Arrival::Job(job) => job,
+            Arrival::Refused(finished) => return over.push(finished),
+        };
+        match self.engine.admit(&job, now) {
+            Verdict::Never(why) => return over.push(self.revoked(job, why, now)),
+            verdict => {
+                log::received(&job.request);
+                self.engine.emit(job.rules, || events::received(&job.request));
+                if let Verdict::Later(due) = verdict {
+                    return self.put_off(due, job, now);
+                }
+            }
+        }
+        if job.request.delivery().redelivered {
+            match self.adopted(job) {
+                Some(job) if self.may_be_done(&job) => suspects.push(job),
+                Some(job) => self.rate_limited(job, now, ready),
+                None => {}
+            }
+            return;
+        }
+        self.rate_limited(job, now, ready);
+    }
+
+    fn revoked(&self, job: Arc<Job>, why: Revocation, now: SystemTime) -> Finished {
+        log::discarding(&job.request, why);
+        let settlement = settle::revoked(&job.request, job.rules, why, now, self.engine.wants(job.rules));
+        Finished { ticket: Ticket::Job(job), settlement }
+    }
+
+    /// A job that runs here while its message comes again, because the connection was lost in between, is not run
+    /// twice: it takes the new delivery over.
+    fn adopted(&self, job: Arc<Job>) -> Option<Arc<Job>> {
+        let same = |running: &Arc<Job>| {
+            running.request.id() == job.request.id() && running.request.retries() == job.request.retries()
+        };
+        match self.engine.pool.running().into_iter().find(same) {
+            Some(running) if running.adopt_from(&job) => {
+                tracing::info!(id = %job.request.id(), "still running here: the redelivered message is taken over");
+                None
+            }
+            _ => Some(job),
+        }
+    }
+
+    fn may_be_done(&self, job: &Job) -> bool {
+        self.engine.settings.deduplicate && job.rules.acks_late && !job.rules.ignore_result
+    }
+
+    /// Starts a job unless its task has a rate limit that says later.
+    fn rate_limited(&mut self, job: Arc<Job>, now: SystemTime, ready: &mut Vec<Arc<Job>>) {
+        match self.limiters.get_mut(job.request.task()) {
+            None => ready.push(job),
+            Some(limiter) => match limiter.book(now) {
+                start if start <= now => ready.push(job),
+                start => self.hold(start, Held { job, booked: true }),
+            },
+        }
+    }
+
+    /// Holds a job until it is due, or lets the broker hold it if that is far off: a message that waits for an hour in
+    /// one worker is safe from neither its crash nor the broker's patience with unacked messages.
+    fn put_off(&mut self, due: SystemTime, job: Arc<Job>, now: SystemTime) {
+        let delay = due.duration_since(now).unwrap_or_default();
+        if delay <= self.engine.settings.eta_horizon || self.far.len() >= MAX_FAR {
+            return self.hold(due, Held { job, booked: false });
+        }
+        let celery = self.engine.celery.clone();
+        self.far.push(Box::pin(async move {
+            let queue = job.request.delivery().queue.clone();
+            let sent = celery.delay(&queue, again(&job), delay).await;
+            (due, job, sent)
+        }));
+    }
+
+    /// The broker has taken a far-off job over, or it has not.
+    fn far_done(&mut self, due: SystemTime, job: Arc<Job>, sent: Result<(), BrokerError>) {
+        match sent {
+            Ok(()) => {
+                tracing::debug!(id = %job.request.id(), "due far off: the broker holds it");
+                job.ack();
+            }
+            Err(error) => {
+                tracing::warn!(id = %job.request.id(), %error, "due far off, but the broker cannot hold it");
+                if job.is_live() {
+                    self.hold(due, Held { job, booked: false });
+                }
+            }
+        }
+    }
+
+    fn hold(&mut self, due: SystemTime, held: Held) {
+        if let Err(held) = self.held.push(due, held) {
+            tracing::warn!(id = %held.job.request.id(), "too many messages wait for their time; this one is given back");
+            held.job.reject(Requeue::Yes);
+        }
+    }
+
+    /// Starts what is due.
+    async fn release(&mut self) {
+        let now = SystemTime::now();
+        let (mut ready, mut over) = (Vec::new(), Vec::new());
+        while let Some(held) = self.held.pop_due(now) {
+            match self.engine.admit(&held.job, now) {
+                Verdict::Never(why) => over.push(self.revoked(held.job, why, now)),
+                Verdict::Later(due) => self.hold(due, held),
+                Verdict::Run if held.booked => ready.push(held.job),
+                Verdict::Run => self.rate_limited(held.job, now, &mut ready),
+            }
+        }
+        self.engine.pool.start(ready);
+        self.hand_on(over).await;
+    }
+
+    /// Asks the result store about redelivered jobs: one whose result is SUCCESS only lacks its ack.
+    fn look_up(&mut self, suspects: Vec<Arc<Job>>) {
+        if suspects.is_empty() {
+            return;
+        }
+        let backend = self.engine.celery.backend().clone();
+        self.lookups.push(Box::pin(async move {
+            let ids: Vec<TaskId> = suspects.iter().map(|job| job.request.id().clone()).collect();
+            let metas = match tokio::time::timeout(LOOKUP_DEADLINE, backend.get_many(&ids)).await {
+                Ok(Ok(metas)) => metas,
+                Ok(Err(err)) => {
+                    tracing::warn!(%err, "redelivered tasks are run without a look at their results");
+                    Vec::new()
+                }
+                Err(_) => Vec::new(),
+            };
+            let done = |index: usize| {
+                let meta = metas.get(index).and_then(Option::as_ref);
+                meta.is_some_and(|meta| meta.status == celery_protocol::TaskState::Success)
+            };
+            suspects.into_iter().enumerate().map(|(index, job)| (job, done(index))).collect()
+        }));
+    }
+
+    async fn looked_up(&mut self, jobs: LookedUp) {
+        let now = SystemTime::now();
+        let mut ready = Vec::new();
+        for (job, done) in jobs {
+            if done {
+                tracing::info!("Task {}[{}] has been completed before", job.request.task(), job.request.id());
+                metrics::counter!("celery_worker_deduplicated_total").increment(1);
+                job.ack();
+            } else if job.is_live() {
+                self.rate_limited(job, now, &mut ready);
+            }
+        }
+        self.engine.pool.start(ready);
+    }
+
+    /// Forgets what a lost channel delivered: it comes again.
+    fn drop_stale(&mut self) {
+        let waiting = self.engine.pool.take_back(|job| !job.is_live()).len();
+        let held = self.held.take(|held| !held.job.is_live()).len();
+        tracing::info!(waiting, held, "messages that had not started will be delivered again");
+    }
+
+    async fn give_back_all(&mut self) {
+        if tokio::time::timeout(STOP_DEADLINE, self.consumer.stop()).await.is_err() {
+            tracing::warn!("the broker did not end the subscriptions in time");
+        }
+        let mut buffer = Vec::new();
+        // What was on its way when the subscriptions ended.
+        while tokio::time::timeout(Duration::ZERO, self.consumer.recv_many(&mut buffer, BATCH)).await.is_ok_and(|n| n > 0) {}
+        let mut count = 0;
+        for event in buffer {
+            if let ConsumerEvent::Delivery(delivery) = event {
+                delivery.token.reject(Requeue::Yes);
+                count += 1;
+            }
+        }
+        let mut jobs = self.engine.pool.take_back(|_| true);
+        jobs.extend(self.held.take(|_| true).into_iter().map(|held| held.job));
+        for job in &jobs {
+            job.reject(Requeue::Yes);
+        }
+        // What is on its way to the delayed delivery may arrive there: better twice than never.
+        self.lookups.clear();
+        self.far.clear();
+        count += jobs.len();
+        if count > 0 {
+            tracing::info!(count, "messages that had not started were given back to the broker");
+        }
+    }
+
+    /// Reconsiders the prefetch.
+    async fn adjust(&mut self) {
+        let (ended, busy) = self.engine.stats.ended_so_far();
+        self.prefetch.observe(ended - self.seen.0, busy.saturating_sub(self.seen.1));
+        self.seen = (ended, busy);
+        self.prefetch.set_concurrency(self.engine.pool.size());
+        self.prefetch.set_held(self.held.len());
+        let target = self.prefetch.target();
+        if target == self.asked || !self.connected {
+            return;
+        }
+        match self.consumer.set_prefetch(target).await {
+            Ok(()) => {
+                tracing::debug!(from = self.asked, to = target, "prefetch changed");
+                self.asked = target;
+            }
+            Err(err) => tracing::warn!(%err, target, "the prefetch could not be changed"),
+        }
+    }
+
+    async fn hand_on(&mut self, over: Vec<Finished>) {
+        if !over.is_empty() && self.finished.send(over).await.is_err() {
+            tracing::error!("messages were refused after their results could be stored");
+        }
+    }
+
+    fn queue_names(&self) -> String {
+        self.queues.iter().map(|queue| queue.name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// The message of a job, to be published again as it came. The property that makes the broker drop it when it expires is
+/// left out: on the way through the delayed delivery it would only make it arrive early, and the header does the same.
+fn again(job: &Job) -> RawMessage {
+    let mut message = job.request.message().clone();
+    message.properties.expiration = None;
+    message.headers.extra = message.headers.extra_to_resend();
+    message.into_raw()
+}

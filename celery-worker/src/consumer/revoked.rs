@@ -15,7 +15,7 @@ const MAX_STAMPS: usize = 1_000;
 
 /// What a worker knows to be revoked.
 #[derive(Debug)]
-pub struct Revoked<K> {
+pub(crate) struct Revoked<K> {
     ids: LimitedSet<K>,
     stamps: HashMap<String, Vec<Value>>,
 }
@@ -28,17 +28,17 @@ impl<K: Clone + Eq + Hash> Default for Revoked<K> {
 
 impl<K: Clone + Eq + Hash> Revoked<K> {
     /// Nothing is revoked: the common case, which costs no look-up.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.ids.is_empty() && self.stamps.is_empty()
     }
 
     /// Revokes a task.
-    pub fn add(&mut self, id: K, now: SystemTime) {
+    pub(crate) fn add(&mut self, id: K, now: SystemTime) {
         self.ids.insert(id, now);
     }
 
     /// Revokes whatever carries the stamp `name` with one of `values`; false when the limit is reached.
-    pub fn add_stamp(&mut self, name: &str, values: impl IntoIterator<Item = Value>) -> bool {
+    pub(crate) fn add_stamp(&mut self, name: &str, values: impl IntoIterator<Item = Value>) -> bool {
         if !self.stamps.contains_key(name) && self.stamps.len() >= MAX_STAMPS {
             return false;
         }
@@ -55,12 +55,12 @@ impl<K: Clone + Eq + Hash> Revoked<K> {
     }
 
     /// Whether the task is revoked by its id.
-    pub fn has(&self, id: &K) -> bool {
+    pub(crate) fn has(&self, id: &K) -> bool {
         self.ids.contains(id)
     }
 
     /// Whether one of the stamps given (name and value; a list stands for each of its members) is revoked.
-    pub fn has_stamp<'a>(&self, stamps: impl IntoIterator<Item = (&'a str, &'a Value)>) -> bool {
+    pub(crate) fn has_stamp<'a>(&self, stamps: impl IntoIterator<Item = (&'a str, &'a Value)>) -> bool {
         stamps.into_iter().any(|(name, value)| {
             self.stamps.get(name).is_some_and(|revoked| match value {
                 Value::Array(values) => values.iter().any(|value| revoked.contains(value)),
@@ -70,14 +70,14 @@ impl<K: Clone + Eq + Hash> Revoked<K> {
     }
 
     /// The revoked ids, oldest first.
-    pub fn ids(&self) -> impl Iterator<Item = &K> {
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &K> {
         self.ids.iter()
     }
 }
 
 /// A set that forgets: the oldest first when it is full, and whatever is older than `max_age`.
 #[derive(Debug)]
-pub struct LimitedSet<K> {
+pub(crate) struct LimitedSet<K> {
     added: HashMap<K, SystemTime>,
     order: VecDeque<(K, SystemTime)>,
     capacity: usize,
@@ -86,22 +86,17 @@ pub struct LimitedSet<K> {
 
 impl<K: Clone + Eq + Hash> LimitedSet<K> {
     /// An empty set.
-    pub fn new(capacity: usize, max_age: Duration) -> LimitedSet<K> {
+    pub(crate) fn new(capacity: usize, max_age: Duration) -> LimitedSet<K> {
         LimitedSet { added: HashMap::new(), order: VecDeque::new(), capacity, max_age }
     }
 
     /// Whether the set is empty.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.added.is_empty()
     }
 
-    /// How many items it holds.
-    pub fn len(&self) -> usize {
-        self.added.len()
-    }
-
     /// Adds an item or renews its age.
-    pub fn insert(&mut self, item: K, now: SystemTime) {
+    pub(crate) fn insert(&mut self, item: K, now: SystemTime) {
         self.added.insert(item.clone(), now);
         self.order.push_back((item, now));
         let oldest_kept = now.checked_sub(self.max_age).unwrap_or(SystemTime::UNIX_EPOCH);
@@ -117,12 +112,12 @@ impl<K: Clone + Eq + Hash> LimitedSet<K> {
     }
 
     /// Whether the item is in the set.
-    pub fn contains(&self, item: &K) -> bool {
+    pub(crate) fn contains(&self, item: &K) -> bool {
         self.added.contains_key(item)
     }
 
     /// All items, oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = &K> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &K> {
         self.order.iter().filter(|(item, added)| self.added.get(item) == Some(added)).map(|(item, _)| item)
     }
 }
@@ -147,7 +142,7 @@ mod tests {
         set.insert(2, at(5));
         set.insert(9, at(6));
         assert_eq!(set.iter().copied().collect::<Vec<_>>(), [4, 2, 9]);
-        assert_eq!(set.len(), 3);
+        assert_eq!(set.added.len(), 3);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 /// Jobs that may start, in order, shared by all lanes of one pool.
 #[derive(Debug)]
-pub struct Queue<J> {
+pub(crate) struct Queue<J> {
     jobs: Mutex<VecDeque<J>>,
     wake: Notify,
     /// Lanes waiting in [`Queue::ready`].
@@ -25,7 +25,7 @@ pub struct Queue<J> {
 
 impl<J> Queue<J> {
     /// An empty queue for lanes that share `threads` threads.
-    pub fn new(threads: usize) -> Queue<J> {
+    pub(crate) fn new(threads: usize) -> Queue<J> {
         Queue {
             jobs: Mutex::new(VecDeque::new()),
             wake: Notify::new(),
@@ -36,7 +36,7 @@ impl<J> Queue<J> {
     }
 
     /// Adds jobs at the end.
-    pub fn push(&self, jobs: impl IntoIterator<Item = J>) {
+    pub(crate) fn push(&self, jobs: impl IntoIterator<Item = J>) {
         let length = {
             let mut queue = self.lock();
             queue.extend(jobs);
@@ -49,17 +49,17 @@ impl<J> Queue<J> {
     }
 
     /// The next job.
-    pub fn pop(&self) -> Option<J> {
+    pub(crate) fn pop(&self) -> Option<J> {
         self.lock().pop_front()
     }
 
     /// How many jobs wait.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.lock().len()
     }
 
     /// Takes out the jobs for which `unwanted` holds, in order.
-    pub fn take(&self, unwanted: impl FnMut(&J) -> bool) -> Vec<J> {
+    pub(crate) fn take(&self, unwanted: impl FnMut(&J) -> bool) -> Vec<J> {
         let mut queue = self.lock();
         let (out, keep): (Vec<J>, Vec<J>) = std::mem::take(&mut *queue).into_iter().partition(unwanted);
         *queue = keep.into();
@@ -67,12 +67,12 @@ impl<J> Queue<J> {
     }
 
     /// Looks at all waiting jobs, in order.
-    pub fn with_jobs<R>(&self, look: impl FnOnce(&VecDeque<J>) -> R) -> R {
+    pub(crate) fn with_jobs<R>(&self, look: impl FnOnce(&VecDeque<J>) -> R) -> R {
         look(&self.lock())
     }
 
     /// Waits until there may be a job. A lane calls it after [`Queue::pop`] gave nothing.
-    pub async fn ready(&self) {
+    pub(crate) async fn ready(&self) {
         let woken = self.wake.notified();
         tokio::pin!(woken);
         woken.as_mut().enable();
@@ -83,19 +83,19 @@ impl<J> Queue<J> {
         }
     }
 
-    /// Wakes every lane, so that each can see that it is to end.
-    pub fn wake_all(&self) {
-        self.wake.notify_waiters();
+    /// Passes on a wake-up that the caller does not use.
+    pub(crate) fn wake_one(&self) {
+        self.wake.notify_one();
     }
 
     /// Counts the caller as being on a thread until the guard is dropped.
-    pub fn polling(&self) -> impl Drop + '_ {
+    pub(crate) fn polling(&self) -> impl Drop + use<'_, J> {
         self.polling.fetch_add(1, Ordering::SeqCst);
         Decrement(&self.polling)
     }
 
     /// The caller's job waits for something: lets another lane take over if there is work.
-    pub fn suspend(&self) {
+    pub(crate) fn suspend(&self) {
         if self.idle.load(Ordering::SeqCst) > 0 && self.len() > 0 {
             self.wake.notify_one();
         }

@@ -1,2 +1,151 @@
-//! x
-pub mod settings; mod supervisor;
+//! The worker: assembled by [`WorkerBuilder`], run until it is told to stop.
+//!
+//! [`running`] knows the services and the order in which they start and stop, [`engine`] is what they share.
+
+pub(crate) mod builder;
+pub(crate) mod settings;
+pub(crate) mod catalog;
+pub(crate) mod engine;
+pub(crate) mod supervisor;
+mod running;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+
+use celery_broker::{BrokerError, Celery, QueueSpec};
+use celery_protocol::Nodename;
+use tokio_util::sync::CancellationToken;
+
+pub use builder::{BuildError, BuildErrorKind, WorkerBuilder};
+pub use settings::Settings;
+
+use crate::task::Tasks;
+use running::Running;
+
+/// Runs tasks.
+#[derive(Debug)]
+pub struct Worker {
+    celery: Celery,
+    tasks: Tasks,
+    settings: Settings,
+    queues: Vec<QueueSpec>,
+    nodename: Nodename,
+    handle: WorkerHandle,
+}
+
+/// Stops a running worker from elsewhere.
+#[derive(Debug, Clone)]
+pub struct WorkerHandle {
+    warm: CancellationToken,
+    cold: CancellationToken,
+}
+
+/// How a worker ended that was told to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// Everything that had started was finished and settled.
+    Clean,
+    /// Some tasks were cut off; their messages are delivered again.
+    CutOff,
+}
+
+/// Why a worker ended that was not told to stop.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum WorkerError {
+    /// The broker does not let it consume.
+    Broker(BrokerError),
+    /// One of its services ended.
+    Service(String),
+    /// The operating system did not give it threads.
+    Runtime(std::io::Error),
+}
+
+impl Worker {
+    /// A worker with no tasks yet; `state` is what their `#[state]` parameters are taken from.
+    pub fn builder<S: Send + Sync + 'static>(celery: Celery, state: S) -> WorkerBuilder<S> {
+        WorkerBuilder::new(celery, state)
+    }
+
+    fn assemble(celery: Celery, tasks: Tasks, settings: Settings, queues: Vec<QueueSpec>, nodename: Nodename) -> Worker {
+        let handle = WorkerHandle { warm: CancellationToken::new(), cold: CancellationToken::new() };
+        Worker { celery, tasks, settings, queues, nodename, handle }
+    }
+
+    /// Stops this worker from elsewhere.
+    pub fn handle(&self) -> WorkerHandle {
+        self.handle.clone()
+    }
+
+    /// The node name.
+    pub fn nodename(&self) -> &Nodename {
+        &self.nodename
+    }
+
+    /// The queues it will consume from.
+    pub fn queues(&self) -> impl Iterator<Item = &str> {
+        self.queues.iter().map(|queue| queue.name.as_str())
+    }
+
+    /// The tasks it serves.
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// Its settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Runs until `shutdown` resolves or the handle says so, then stops in the warm way: no new messages within a
+    /// second, those that have not started go back to the broker, running tasks finish (within
+    /// [`Settings::shutdown_grace`]), results are stored, messages acked, `worker-offline` sent.
+    ///
+    /// # Errors
+    /// When the worker cannot go on; an orchestrator should restart it.
+    pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<Stopped, WorkerError> {
+        let handle = self.handle.clone();
+        let mut running = pin!(Running::start(self)?.run());
+        let shutdown = pin!(shutdown);
+        tokio::select! {
+            ended = running.as_mut() => return ended,
+            () = shutdown => handle.stop(),
+        }
+        running.await
+    }
+}
+
+impl WorkerHandle {
+    /// The warm shutdown, as [`Worker::run_until`] does it.
+    pub fn stop(&self) {
+        self.warm.cancel();
+    }
+
+    /// Waits for running tasks no longer: they are cut off, and their messages are delivered again.
+    pub fn stop_now(&self) {
+        self.warm.cancel();
+        self.cold.cancel();
+    }
+}
+
+
+impl fmt::Display for WorkerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WorkerError::Broker(err) => write!(f, "the worker cannot consume: {err}"),
+            WorkerError::Service(text) => f.write_str(text),
+            WorkerError::Runtime(err) => write!(f, "no threads for the tasks: {err}"),
+        }
+    }
+}
+
+impl std::error::Error for WorkerError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            WorkerError::Broker(err) => Some(err),
+            WorkerError::Service(_) => None,
+            WorkerError::Runtime(err) => Some(err),
+        }
+    }
+}

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use celery_protocol::TaskOptions;
+
 /// The settings of one worker. Names follow Celery's where it has one.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -16,24 +18,11 @@ pub struct Settings {
     /// greatest prefetch there is. Default: adaptive, 4 per slot as Celery's and 1000 while tasks are so short that
     /// acks and results should travel in batches.
     pub prefetch_multiplier: Option<u16>,
-    /// Ack after the task has ended and its result is stored (`task_acks_late`). Default: true, unlike Celery.
-    pub acks_late: bool,
-    /// Ack a late-ack task that failed (`task_acks_on_failure`). Default: true.
-    pub acks_on_failure: bool,
-    /// Ack a late-ack task that ran into its hard time limit (`task_acks_on_timeout`). Default: true.
-    pub acks_on_timeout: bool,
-    /// Store no results (`task_ignore_result`). Default: false.
-    pub ignore_result: bool,
-    /// Store failures even of tasks whose result is ignored (`task_store_errors_even_if_ignored`). Default: false.
-    pub store_errors_even_if_ignored: bool,
-    /// Store STARTED when a task starts (`task_track_started`). Default: false.
-    pub track_started: bool,
+    /// What tasks do that say nothing themselves: late acks (`task_acks_late`), time limits, ignored results and so on.
+    /// Default: Celery's defaults, except that acks are late.
+    pub tasks: TaskOptions,
     /// Store name, arguments, worker, retries and queue with a result (`result_extended`). Default: false.
     pub result_extended: bool,
-    /// Time limits of tasks that have none of their own (`task_time_limit`). Default: none.
-    pub time_limit: Option<Duration>,
-    /// As `time_limit`, the soft one (`task_soft_time_limit`). Default: none.
-    pub soft_time_limit: Option<Duration>,
     /// Ack and skip a redelivered task whose result is already SUCCESS (`worker_deduplicate_successful_tasks`).
     /// Default: true, unlike Celery.
     pub deduplicate: bool,
@@ -67,15 +56,8 @@ impl Default for Settings {
             queues: Vec::new(),
             concurrency: std::thread::available_parallelism().map_or(1, usize::from),
             prefetch_multiplier: None,
-            acks_late: true,
-            acks_on_failure: true,
-            acks_on_timeout: true,
-            ignore_result: false,
-            store_errors_even_if_ignored: false,
-            track_started: false,
+            tasks: TaskOptions::DEFAULT,
             result_extended: false,
-            time_limit: None,
-            soft_time_limit: None,
             deduplicate: true,
             task_events: false,
             heartbeat: Some(Duration::from_secs(2)),
@@ -88,5 +70,13 @@ impl Default for Settings {
             task_threads: None,
             logfile: None,
         }
+    }
+}
+
+impl Settings {
+    /// Threads that run async tasks.
+    pub(crate) fn threads(&self) -> usize {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        self.task_threads.unwrap_or_else(|| self.concurrency.min(cpus)).max(1)
     }
 }

@@ -98,11 +98,11 @@ impl Crontab {
         let first_day = i64::try_from(from / DAY).ok()?;
         let mut minute_of_day = u32::try_from(from % DAY / 60).ok()?;
         for day in first_day..first_day + HORIZON_DAYS {
-            if self.day_matches(day) {
-                if let Some(minute) = self.first_minute_from(minute_of_day) {
-                    let seconds = u64::try_from(day).ok()? * DAY + u64::from(minute) * 60;
-                    return Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-                }
+            if self.day_matches(day)
+                && let Some(minute) = self.first_minute_from(minute_of_day)
+            {
+                let seconds = u64::try_from(day).ok()? * DAY + u64::from(minute) * 60;
+                return Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
             }
             minute_of_day = 0;
         }

@@ -1,2 +1,76 @@
-//! The program.
-fn main() {}
+//! `celery-worker`: the demo worker. Command line in, exit code out.
+
+mod banner;
+mod cli;
+mod config;
+mod demo;
+mod logging;
+mod pidfile;
+mod signals;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use celery_broker::Celery;
+use celery_broker::config::{CLIENT_SETTINGS, Layered};
+use celery_worker::config::SETTINGS;
+use celery_worker::{Settings, Stopped, Worker, nodename};
+
+/// How long the connections may take to close at the end.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    let matches = cli::command(&[CLIENT_SETTINGS, SETTINGS]).get_matches_from(cli::without_subcommand(std::env::args()));
+    let run = || -> Result<Stopped> {
+        let notes = cli::notes(&matches).map_err(anyhow::Error::msg)?;
+        let config = config::load(&matches)?;
+        let mut settings = Settings::from_config(&config);
+        settings.mingle &= !matches.get_flag("without-mingle");
+        let node = nodename::nodename(settings.nodename.as_deref(), &nodename::hostname());
+        let path = |name: &str| config.text(name).map(|pattern| nodename::path(pattern, &node));
+        logging::start(&config, path("worker_logfile").as_deref())?;
+        for note in notes {
+            tracing::warn!("{note}");
+        }
+        let _pidfile = path("worker_pidfile").map(|path| pidfile::write(&path)).transpose()?;
+        // One thread for all IO: two are no faster and cost more; tasks have their own (docs/architecture.md).
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("celery-io")
+            .enable_all()
+            .build()
+            .context("no threads")?;
+        runtime.block_on(serve(&config, settings, matches.get_flag("quiet")))
+    };
+    match run() {
+        Ok(Stopped::Clean) => ExitCode::SUCCESS,
+        Ok(Stopped::CutOff) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("celery-worker: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(config: &Layered, settings: Settings, quiet: bool) -> Result<Stopped> {
+    let mut signals = signals::Signals::new()?;
+    let celery = Celery::builder("celery-worker").settings(config).start()?;
+    let worker = demo::register(Worker::builder(celery.clone(), ())).configure(|own| *own = settings).build()?;
+    if !quiet {
+        eprintln!("{}", banner::banner(&worker, config));
+    }
+    let handle = worker.handle();
+    let mut running = std::pin::pin!(worker.run_until(std::future::pending()));
+    let stopped = loop {
+        tokio::select! {
+            stopped = &mut running => break stopped,
+            wish = signals.next() => match wish {
+                signals::Wish::Warm => handle.stop(),
+                signals::Wish::Cold => handle.stop_now(),
+            }
+        }
+    };
+    let _ = tokio::time::timeout(CLOSE_DEADLINE, celery.close()).await;
+    Ok(stopped?)
+}

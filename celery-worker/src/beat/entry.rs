@@ -1,0 +1,185 @@
+//! One periodic task: what to send, and when. Read from the `beat_schedule` table of the configuration file.
+
+use std::time::Duration;
+
+use celery_broker::config::parse_duration;
+use celery_protocol::{RawMap, Signature, SignatureOptions, TaskName, pyjson};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::schedule::Schedule;
+use super::schedule::crontab::{Crontab, Fields};
+
+/// A periodic task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Its name in the schedule; the state file knows it by this name.
+    pub name: String,
+    /// When it is due.
+    pub schedule: Schedule,
+    /// What is sent.
+    pub signature: Signature,
+}
+
+/// Why an entry was refused, with its name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("beat_schedule.{entry}: {problem}")]
+pub struct EntryError {
+    entry: String,
+    problem: String,
+}
+
+/// An entry as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    task: String,
+    schedule: Value,
+    #[serde(default)]
+    args: Vec<Value>,
+    #[serde(default)]
+    kwargs: Map<String, Value>,
+    #[serde(default)]
+    options: Map<String, Value>,
+    #[serde(default)]
+    relative: bool,
+    #[serde(default = "yes")]
+    enabled: bool,
+}
+
+/// A crontab in keyword form.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenCrontab {
+    minute: Option<Value>,
+    hour: Option<Value>,
+    day_of_week: Option<Value>,
+    day_of_month: Option<Value>,
+    month_of_year: Option<Value>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Reads the table of all entries; one with `enabled = false` is left out.
+///
+/// # Errors
+/// The first entry that cannot be used, and why.
+pub fn read(schedule: &Map<String, Value>) -> Result<Vec<Entry>, EntryError> {
+    let mut entries = Vec::with_capacity(schedule.len());
+    for (name, written) in schedule {
+        let error = |problem: String| EntryError { entry: name.clone(), problem };
+        let written: Written = serde_json::from_value(written.clone()).map_err(|err| error(err.to_string()))?;
+        if written.enabled {
+            entries.push(entry(name, written).map_err(error)?);
+        }
+    }
+    Ok(entries)
+}
+
+fn entry(name: &str, written: Written) -> Result<Entry, String> {
+    let task = TaskName::parse(written.task).map_err(|err| err.to_string())?;
+    let mut signature = Signature::new(task);
+    for value in &written.args {
+        signature.args.push(value).map_err(|err| err.to_string())?;
+    }
+    for (key, value) in &written.kwargs {
+        signature.kwargs.insert(key, value).map_err(|err| err.to_string())?;
+    }
+    let options: RawMap = pyjson::from_str(&Value::Object(written.options).to_string()).map_err(|err| err.to_string())?;
+    signature.options = SignatureOptions::from(options);
+    let schedule = schedule(&written.schedule, written.relative)?;
+    Ok(Entry { name: name.to_owned(), schedule, signature })
+}
+
+/// Seconds, `"30s"`, `"*/5 * * * *"`, or `{ minute = "*/5", … }`.
+fn schedule(written: &Value, relative: bool) -> Result<Schedule, String> {
+    let every = |every: Duration| {
+        if every.is_zero() {
+            return Err("schedule: an interval of 0 would never end".to_owned());
+        }
+        Ok(if relative { Schedule::EveryAligned(every) } else { Schedule::Every(every) })
+    };
+    let crontab = |crontab: Result<Crontab, _>| match crontab {
+        Ok(crontab) => Ok(Schedule::Crontab(Box::new(crontab))),
+        Err(err) => Err(format!("schedule: {err}")),
+    };
+    match written {
+        Value::Number(number) => {
+            let seconds = number.as_f64().unwrap_or_default();
+            every(Duration::try_from_secs_f64(seconds).map_err(|err| format!("schedule: {err}"))?)
+        }
+        Value::String(text) => match parse_duration(text) {
+            Some(interval) => every(interval),
+            None => crontab(Crontab::from_columns(text)),
+        },
+        Value::Object(_) => {
+            let written: WrittenCrontab =
+                serde_json::from_value(written.clone()).map_err(|err| format!("schedule: {err}"))?;
+            let text = |value: Option<Value>| match value {
+                Some(Value::String(text)) => Some(text),
+                other => other.map(|value| value.to_string()),
+            };
+            crontab(Crontab::from_fields(&Fields {
+                minute: text(written.minute),
+                hour: text(written.hour),
+                day_of_week: text(written.day_of_week),
+                day_of_month: text(written.day_of_month),
+                month_of_year: text(written.month_of_year),
+            }))
+        }
+        _ => Err("schedule: expected seconds, a duration, a crontab line, or a table of crontab fields".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn one(value: Value) -> Result<Entry, EntryError> {
+        let table = Map::from_iter([("e".to_owned(), value)]);
+        read(&table).map(|mut entries| entries.remove(0))
+    }
+
+    #[test]
+    fn the_forms_of_a_schedule() {
+        let schedule = |schedule: Value| one(json!({"task": "t", "schedule": schedule})).unwrap().schedule;
+        assert_eq!(schedule(json!(10)), Schedule::Every(Duration::from_secs(10)));
+        assert_eq!(schedule(json!(0.5)), Schedule::Every(Duration::from_millis(500)));
+        assert_eq!(schedule(json!("2m")), Schedule::Every(Duration::from_secs(120)));
+        let crontab = Schedule::Crontab(Box::new(Crontab::from_columns("*/5 3 * * *").unwrap()));
+        assert_eq!(schedule(json!("*/5 3 * * *")), crontab);
+        assert_eq!(schedule(json!({"minute": "*/5", "hour": 3})), crontab);
+        let aligned = one(json!({"task": "t", "schedule": 10, "relative": true})).unwrap().schedule;
+        assert_eq!(aligned, Schedule::EveryAligned(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn arguments_and_options_are_taken_over() {
+        let entry = one(json!({"task": "t", "schedule": 1, "args": [1, "a"], "kwargs": {"k": null}, "options": {"queue": "q"}}));
+        let signature = entry.unwrap().signature;
+        assert_eq!(signature.args.to_raw().get(), r#"[1, "a"]"#);
+        assert_eq!(signature.kwargs.to_raw().get(), r#"{"k": null}"#);
+        assert_eq!(signature.options.read::<String>("queue").unwrap().as_deref(), Some("q"));
+    }
+
+    #[test]
+    fn mistakes_are_told_with_the_entry() {
+        for (value, part) in [
+            (json!({"schedule": 1}), "missing field `task`"),
+            (json!({"task": "t"}), "missing field `schedule`"),
+            (json!({"task": "t", "schedule": 0}), "would never end"),
+            (json!({"task": "t", "schedule": "* * * *"}), "five columns"),
+            (json!({"task": "t", "schedule": {"second": 1}}), "unknown field `second`"),
+            (json!({"task": "t", "schedule": 1, "arg": []}), "unknown field `arg`"),
+            (json!({"task": "", "schedule": 1}), "task name"),
+        ] {
+            let error = one(value).unwrap_err().to_string();
+            assert!(error.starts_with("beat_schedule.e: ") && error.contains(part), "{error}");
+        }
+        assert_eq!(read(&Map::from_iter([("e".to_owned(), json!({"task": "t", "schedule": 1, "enabled": false}))])), Ok(vec![]));
+    }
+}

@@ -1,0 +1,96 @@
+//! Command line, environment and file of `celery-beat`: the only place of this program that reads them.
+
+use anyhow::{Context, Result, bail};
+use celery_broker::config::{CLIENT_SETTINGS, Kind, Layered, Setting, Sources};
+use celery_worker::beat::entry::{self, Entry};
+use clap::{Arg, ArgMatches, Command};
+use serde_json::{Map, Value};
+use tracing_subscriber::EnvFilter;
+
+/// What beat can be told beside [`CLIENT_SETTINGS`] and the table `beat_schedule`.
+const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "beat_schedule_filename",
+        flag: "schedule",
+        env: "CELERY_BEAT_SCHEDULE_FILENAME",
+        kind: Kind::Text,
+        default: Some("celerybeat-schedule.json"),
+        secret: false,
+        doc: "File that remembers when each entry ran last.",
+    },
+    Setting {
+        name: "beat_loglevel",
+        flag: "loglevel",
+        env: "CELERY_BEAT_LOGLEVEL",
+        kind: Kind::Choice(&["debug", "info", "warning", "error", "DEBUG", "INFO", "WARNING", "ERROR"]),
+        default: Some("info"),
+        secret: false,
+        doc: "What is logged.",
+    },
+];
+
+/// All of it.
+pub(crate) struct Config {
+    /// The settings.
+    pub(crate) settings: Layered,
+    /// The schedule.
+    pub(crate) entries: Vec<Entry>,
+    /// Where it is remembered.
+    pub(crate) schedule_file: String,
+}
+
+/// The command line.
+pub(crate) fn command() -> Command {
+    let mut command = Command::new("celery-beat")
+        .about("Sends periodic tasks by the table `beat_schedule` of the configuration file.")
+        .version(env!("CARGO_PKG_VERSION"))
+        .arg(Arg::new("config").long("config").value_name("FILE").help("TOML file with settings and `beat_schedule`"))
+        .arg(Arg::new("app").long("app").short('A').hide(true).help("accepted and does nothing"));
+    for setting in CLIENT_SETTINGS.iter().chain(SETTINGS).filter(|setting| !setting.flag.is_empty()) {
+        let arg = Arg::new(setting.flag).long(setting.flag).value_name("VALUE").help(setting.doc);
+        command = command.arg(match setting.flag {
+            "broker" => arg.short('b'),
+            "schedule" => arg.short('s'),
+            "loglevel" => arg.short('l'),
+            _ => arg,
+        });
+    }
+    command
+}
+
+/// Reads everything.
+pub(crate) fn load(matches: &ArgMatches) -> Result<Config> {
+    let path = matches.get_one::<String>("config").cloned().or_else(|| env("CELERY_CONFIG"));
+    let Some(path) = path else {
+        bail!("there is no schedule: name a TOML file with a table `beat_schedule` by --config");
+    };
+    let text = std::fs::read_to_string(&path).with_context(|| format!("--config: cannot read {path}"))?;
+    let mut file: toml::Table = text.parse().with_context(|| format!("{path} is not valid TOML"))?;
+    let schedule = file.remove("beat_schedule").unwrap_or(toml::Value::Table(toml::Table::new()));
+    let schedule: Map<String, Value> =
+        schedule.try_into().with_context(|| format!("{path}: beat_schedule is not a table of entries"))?;
+    let entries = entry::read(&schedule)?;
+    let rest = toml::to_string(&file).context("the rest of the file")?;
+    let flag = |name: &str| matches.get_one::<String>(name).cloned();
+    let sources = Sources { flag: &flag, env: &env, file: Some((&path, &rest)) };
+    let settings = Layered::load(&[CLIENT_SETTINGS, SETTINGS], &sources)?;
+    let schedule_file = settings.text("beat_schedule_filename").unwrap_or_default().to_owned();
+    Ok(Config { settings, entries, schedule_file })
+}
+
+/// Turns the log on.
+pub(crate) fn start_log(settings: &Layered) -> Result<()> {
+    let level = settings.text("beat_loglevel").unwrap_or("info").to_ascii_lowercase();
+    let level = if level == "warning" { "warn" } else { &level };
+    let directives =
+        env("RUST_LOG").unwrap_or_else(|| format!("warn,celery_beat={level},celery_worker={level},celery_broker={level}"));
+    let filter = EnvFilter::try_new(&directives).with_context(|| format!("log filter {directives:?}"))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    Ok(())
+}
+
+/// A variable of the environment; one that is empty counts as not set.
+#[expect(clippy::disallowed_methods, reason = "this is config.rs")]
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}

@@ -1,0 +1,110 @@
+//! What others may ask of the intake, and how it obeys.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use celery_broker::{BrokerError, QueueSpec};
+use celery_protocol::options::RateLimit;
+use celery_protocol::{QueueName, TaskId, TaskName};
+use tokio::sync::oneshot;
+
+use super::admit::Verdict;
+use super::rate_limit::Limiter;
+use super::{Held, Intake};
+use crate::pool::Job;
+
+/// A request to the intake, with the way to answer it.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// What is held for its time.
+    Scheduled(oneshot::Sender<Vec<HeldJob>>),
+    /// The queues consumed from.
+    Queues(oneshot::Sender<Vec<QueueSpec>>),
+    /// The prefetch in effect.
+    Prefetch(oneshot::Sender<u16>),
+    /// Consume from one more queue.
+    AddQueue(QueueSpec, oneshot::Sender<Result<(), BrokerError>>),
+    /// Consume from a queue no more.
+    CancelQueue(QueueName, oneshot::Sender<Result<(), BrokerError>>),
+    /// Limit the starts of a task; `None` lifts the limit.
+    RateLimit(TaskName, Option<RateLimit>, oneshot::Sender<()>),
+    /// Something was revoked: drop what waits and must not run any more. Answers with the ids dropped.
+    Sweep(oneshot::Sender<Vec<TaskId>>),
+}
+
+/// A job that waits for its time.
+#[derive(Debug, Clone)]
+pub(crate) struct HeldJob {
+    pub(crate) due: SystemTime,
+    pub(crate) job: Arc<Job>,
+    /// It waits for its rate limit, not for its ETA.
+    pub(crate) rate_limited: bool,
+}
+
+impl Intake {
+    /// Carries out an order. Whoever asked may have gone away; that is no error.
+    pub(super) async fn obey(&mut self, order: Order) {
+        match order {
+            Order::Scheduled(reply) => {
+                let mut held: Vec<_> = self.held.iter().map(|(due, held)| HeldJob::new(due, held)).collect();
+                held.sort_by_key(|held| held.due);
+                let _ = reply.send(held);
+            }
+            Order::Queues(reply) => drop(reply.send(self.queues.clone())),
+            Order::Prefetch(reply) => drop(reply.send(self.asked)),
+            Order::AddQueue(spec, reply) => {
+                let known = self.queues.iter().any(|queue| queue.name == spec.name);
+                let result = if known { Ok(()) } else { self.consumer.add_queue(spec.clone()).await };
+                if result.is_ok() && !known {
+                    tracing::info!(queue = %spec.name, "consuming from one more queue");
+                    self.queues.push(spec);
+                }
+                let _ = reply.send(result);
+            }
+            Order::CancelQueue(name, reply) => {
+                let result = if self.queues.iter().any(|queue| queue.name == name) {
+                    self.consumer.cancel_queue(&name).await
+                } else {
+                    Ok(())
+                };
+                if result.is_ok() {
+                    self.queues.retain(|queue| queue.name != name);
+                }
+                let _ = reply.send(result);
+            }
+            Order::RateLimit(task, rate, reply) => {
+                match rate.and_then(Limiter::new) {
+                    Some(limiter) => drop(self.limiters.insert(task, limiter)),
+                    None => drop(self.limiters.remove(&task)),
+                }
+                let _ = reply.send(());
+            }
+            Order::Sweep(reply) => drop(reply.send(self.sweep().await)),
+        }
+    }
+
+    async fn sweep(&mut self) -> Vec<TaskId> {
+        let now = SystemTime::now();
+        let engine = self.engine.clone();
+        let verdict = |job: &Job| match engine.admit(job, now) {
+            Verdict::Never(why) => Some(why),
+            _ => None,
+        };
+        let mut jobs = engine.pool.take_back(|job| verdict(job).is_some());
+        jobs.extend(self.held.take(|held| verdict(&held.job).is_some()).into_iter().map(|held| held.job));
+        let ids = jobs.iter().map(|job| job.request.id().clone()).collect();
+        let over = jobs.into_iter().filter_map(|job| {
+            let why = verdict(&job)?;
+            Some(self.revoked(job, why, now))
+        });
+        let over = over.collect();
+        self.hand_on(over).await;
+        ids
+    }
+}
+
+impl HeldJob {
+    fn new(due: SystemTime, held: &Held) -> HeldJob {
+        HeldJob { due, job: held.job.clone(), rate_limited: held.booked }
+    }
+}

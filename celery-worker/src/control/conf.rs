@@ -1,0 +1,46 @@
+//! The settings of a running worker as `inspect conf` and `inspect report` show them: Celery's names, no secrets.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::worker::engine::Engine;
+
+/// Name and value of each setting that has a meaning here. URLs are not among them: `inspect stats` shows where the
+/// broker is.
+pub(super) fn shown(engine: &Engine) -> Vec<(&'static str, Value)> {
+    let settings = &engine.settings;
+    let tasks = settings.tasks.resolve(&celery_protocol::TaskOptions::DEFAULT);
+    vec![
+        ("accept_content", json!(["json"])),
+        ("task_serializer", json!("json")),
+        ("result_serializer", json!("json")),
+        ("task_default_queue", json!(engine.celery.default_queue().as_str())),
+        ("result_backend", json!(engine.celery.backend().name())),
+        ("result_extended", json!(settings.result_extended)),
+        ("worker_concurrency", json!(engine.pool.size())),
+        ("worker_prefetch_multiplier", json!(settings.prefetch_multiplier)),
+        ("worker_send_task_events", json!(engine.wants_events())),
+        ("worker_enable_remote_control", json!(settings.remote_control)),
+        ("worker_deduplicate_successful_tasks", json!(settings.deduplicate)),
+        ("worker_eta_task_limit", json!(settings.eta_limit)),
+        ("worker_eta_horizon", seconds(Some(settings.eta_horizon))),
+        ("worker_heartbeat_interval", seconds(settings.heartbeat)),
+        ("worker_shutdown_grace", seconds(settings.shutdown_grace)),
+        ("result_backend_patience", seconds(Some(settings.store_patience))),
+        ("task_acks_late", json!(tasks.acks_late)),
+        ("task_acks_on_failure", json!(tasks.acks_on_failure)),
+        ("task_acks_on_timeout", json!(tasks.acks_on_timeout)),
+        ("task_ignore_result", json!(tasks.ignore_result)),
+        ("task_store_errors_even_if_ignored", json!(tasks.store_errors_even_if_ignored)),
+        ("task_track_started", json!(tasks.track_started)),
+        ("task_time_limit", seconds(tasks.time_limit)),
+        ("task_soft_time_limit", seconds(tasks.soft_time_limit)),
+        ("timezone", json!("UTC")),
+        ("enable_utc", json!(true)),
+    ]
+}
+
+fn seconds(duration: Option<Duration>) -> Value {
+    json!(duration.map(|duration| duration.as_secs_f64()))
+}

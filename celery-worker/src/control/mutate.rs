@@ -1,0 +1,220 @@
+//! Commands that change something: each goes to the owner of what it changes and answers with Celery's words.
+
+use std::collections::HashSet;
+use std::time::{Duration, SystemTime};
+
+use celery_broker::{ExchangeSpec, QueueSpec};
+use celery_protocol::control::{NewQueue, error_value, ok_value};
+use celery_protocol::{QueueName, ResultMeta, TaskId, TaskName, TaskState, TimeLimits, WireTime, repr};
+use serde_json::{Value, json};
+
+use crate::consumer::Order;
+use crate::consumer::rate_limit;
+use crate::context::Interrupt;
+use crate::task::Failure;
+use crate::worker::engine::Engine;
+
+/// The most slots a pool grows to.
+const MAX_SLOTS: usize = 10_000;
+/// The most queues one worker consumes from.
+const MAX_QUEUES: usize = 100;
+
+/// Revokes by id: what waits here is dropped, what runs is ended if `terminate` says so, and REVOKED is stored at once
+/// for what has not been run yet, so that whoever waits is told.
+pub(super) async fn revoke(engine: &Engine, ids: &[String], terminate: bool) -> Value {
+    let now = SystemTime::now();
+    let parsed: Vec<TaskId> = ids.iter().filter_map(|id| TaskId::parse(id.as_str()).ok()).collect();
+    {
+        let mut revoked = engine.revoked();
+        for id in &parsed {
+            revoked.add(id.clone(), now);
+        }
+    }
+    tracing::info!(ids = ?parsed, terminate, "tasks revoked by remote control");
+    let running = engine.pool.running();
+    let mut known: HashSet<&TaskId> = HashSet::new();
+    let mut terminated = Vec::new();
+    for job in running.iter().filter(|job| parsed.contains(job.request.id())) {
+        known.insert(job.request.id());
+        if terminate {
+            job.interrupts.raise(Interrupt::Terminated);
+            terminated.push(job.request.id().to_string());
+        }
+    }
+    let swept = engine.order(Order::Sweep).await.unwrap_or_default();
+    let elsewhere: Vec<&TaskId> = parsed.iter().filter(|id| !known.contains(id) && !swept.contains(id)).collect();
+    store_revoked(engine, &elsewhere, now).await;
+    if terminate {
+        return match terminated.is_empty() {
+            true => ok_value("terminate: tasks unknown"),
+            false => ok_value(format!("terminate: {}", terminated.join(", "))),
+        };
+    }
+    let shown: Vec<String> = ids.iter().map(|id| repr::quoted(id, 256)).collect();
+    ok_value(format!("tasks {} flagged as revoked", python_set(&shown)))
+}
+
+/// REVOKED for tasks that no worker has begun: only over a state that says so.
+async fn store_revoked(engine: &Engine, ids: &[&TaskId], now: SystemTime) {
+    let owned: Vec<TaskId> = ids.iter().map(|id| (*id).clone()).collect();
+    let backend = engine.celery.backend();
+    let states = match tokio::time::timeout(Duration::from_secs(3), backend.get_many(&owned)).await {
+        Ok(Ok(states)) => states,
+        Ok(Err(err)) => return tracing::warn!(%err, "REVOKED could not be stored"),
+        Err(_) => return tracing::warn!("REVOKED could not be stored in time"),
+    };
+    let failure = Failure::revoked("revoked");
+    let waiting = |state: &TaskState| {
+        matches!(state, TaskState::Pending | TaskState::Received | TaskState::Retry | TaskState::Rejected)
+    };
+    let metas: Vec<ResultMeta> = owned
+        .into_iter()
+        .zip(states)
+        .filter(|(_, meta)| meta.as_ref().is_none_or(|meta| waiting(&meta.status)))
+        .map(|(id, _)| {
+            let mut meta = ResultMeta::new(id, TaskState::Revoked, failure.exception().to_raw());
+            meta.date_done = Some(WireTime::from(now));
+            meta
+        })
+        .collect();
+    if let Err(err) = backend.store_many(&metas).await {
+        tracing::warn!(%err, "REVOKED could not be stored");
+    }
+}
+
+/// Revokes whatever carries one of the stamps.
+pub(super) async fn revoke_by_stamps(engine: &Engine, headers: &[(String, Vec<Value>)], terminate: bool) -> Value {
+    let shown = python_dict(headers);
+    let accepted = {
+        let mut revoked = engine.revoked();
+        headers.iter().all(|(name, values)| revoked.add_stamp(name, values.iter().cloned()))
+    };
+    if !accepted {
+        return error_value("ValueError('too many revoked stamps')");
+    }
+    engine.order(Order::Sweep).await;
+    if !terminate {
+        return ok_value(format!("headers {shown} flagged as revoked, but not terminated"));
+    }
+    let now = SystemTime::now();
+    let mut any = false;
+    for job in engine.pool.running() {
+        if matches!(engine.admit(&job, now), crate::consumer::admit::Verdict::Never(_)) {
+            job.interrupts.raise(Interrupt::Terminated);
+            any = true;
+        }
+    }
+    ok_value(if any { format!("headers {shown} revoked") } else { format!("headers {shown} were not terminated") })
+}
+
+pub(super) async fn set_rate_limit(engine: &Engine, task: &str, rate: Option<&str>) -> Value {
+    let rate = match rate.map_or(Ok(None), rate_limit::parse) {
+        Ok(rate) => rate,
+        Err(text) => return error_value(text),
+    };
+    let Some(entry) = TaskName::parse(task).ok().and_then(|name| engine.catalog.get(&name).cloned()) else {
+        return error_value("unknown task");
+    };
+    entry.set_rate_limit(rate);
+    let answer = match &rate {
+        Some(_) => "new rate limit set successfully",
+        None => "rate limit disabled successfully",
+    };
+    engine.order(|reply| Order::RateLimit(entry.task.name.clone(), rate, reply)).await;
+    ok_value(answer)
+}
+
+pub(super) fn set_time_limit(engine: &Engine, task: &str, hard: Option<f64>, soft: Option<f64>) -> Value {
+    let Some(entry) = TaskName::parse(task).ok().and_then(|name| engine.catalog.get(&name).cloned()) else {
+        return error_value("unknown task");
+    };
+    let limit = |seconds: Option<f64>| {
+        seconds.filter(|seconds| *seconds > 0.0).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+    };
+    entry.set_time_limits(TimeLimits { hard: limit(hard), soft: limit(soft) });
+    ok_value("time limits set successfully")
+}
+
+pub(super) fn enable_events(engine: &Engine) -> Value {
+    ok_value(if engine.switch_events(true) { "task events already enabled" } else { "task events enabled" })
+}
+
+pub(super) fn disable_events(engine: &Engine) -> Value {
+    ok_value(if engine.switch_events(false) { "task events disabled" } else { "task events already disabled" })
+}
+
+/// Takes over what another node knows to be revoked and tells what this one knows.
+pub(super) fn hello(engine: &Engine, from_node: &str, ids: &[String]) -> Value {
+    if from_node == engine.nodename.as_str() {
+        return Value::Null;
+    }
+    engine.take_over_revoked(ids);
+    let known: Vec<String> = engine.revoked().ids().map(ToString::to_string).collect();
+    json!({ "revoked": known, "clock": engine.celery.lamport().forward() })
+}
+
+pub(super) async fn pool_grow(engine: &Engine, n: u32) -> Value {
+    let room = MAX_SLOTS.saturating_sub(engine.pool.size());
+    let count = usize::try_from(n).unwrap_or(MAX_SLOTS);
+    if count > room {
+        return error_value(format!("ValueError('a pool has at most {MAX_SLOTS} slots')"));
+    }
+    match engine.lines.grow.send(count).await {
+        Ok(()) => ok_value("pool will grow"),
+        Err(_) => error_value("RuntimeError('the worker is shutting down')"),
+    }
+}
+
+pub(super) fn pool_shrink(engine: &Engine, n: u32) -> Value {
+    let count = usize::try_from(n).unwrap_or(MAX_SLOTS);
+    if count >= engine.pool.size() {
+        return error_value("ValueError(\"Can't shrink pool. All processes busy!\")");
+    }
+    engine.pool.remove_lanes(count);
+    ok_value("pool will shrink")
+}
+
+pub(super) async fn add_consumer(engine: &Engine, new: &NewQueue) -> Value {
+    let name = match QueueName::parse(new.queue.as_str()) {
+        Ok(name) => name,
+        Err(err) => return error_value(format!("ValueError({:?})", err.to_string())),
+    };
+    if engine.order(Order::Queues).await.unwrap_or_default().len() >= MAX_QUEUES {
+        return error_value(format!("ValueError('a worker consumes from at most {MAX_QUEUES} queues')"));
+    }
+    let mut spec = QueueSpec::new(name);
+    if new.exchange.is_some() || new.exchange_type != "direct" || new.routing_key.is_some() {
+        let exchange = new.exchange.clone().unwrap_or_else(|| new.queue.clone());
+        let key = new.routing_key.clone().unwrap_or_else(|| new.queue.clone());
+        spec = spec.bound_to(ExchangeSpec::durable(exchange, new.exchange_type.clone()), key);
+    }
+    match engine.order(|reply| Order::AddQueue(spec, reply)).await {
+        Some(Ok(())) => ok_value(format!("add consumer {}", new.queue)),
+        Some(Err(err)) => error_value(err.to_string()),
+        None => error_value("TimeoutError('the worker is busy or shutting down')"),
+    }
+}
+
+pub(super) async fn cancel_consumer(engine: &Engine, queue: &str) -> Value {
+    let answer = ok_value(format!("no longer consuming from {queue}"));
+    let Ok(name) = QueueName::parse(queue) else { return answer };
+    match engine.order(|reply| Order::CancelQueue(name, reply)).await {
+        Some(Ok(())) => answer,
+        Some(Err(err)) => error_value(err.to_string()),
+        None => error_value("TimeoutError('the worker is busy or shutting down')"),
+    }
+}
+
+fn python_set(shown: &[String]) -> String {
+    if shown.is_empty() { "set()".to_owned() } else { format!("{{{}}}", shown.join(", ")) }
+}
+
+fn python_dict(headers: &[(String, Vec<Value>)]) -> String {
+    let value = |values: &[Value]| match values {
+        [one] => repr::repr(&one.to_string(), 256),
+        many => repr::repr(&Value::from(many.to_vec()).to_string(), 256),
+    };
+    let pairs: Vec<String> =
+        headers.iter().map(|(name, values)| format!("{}: {}", repr::quoted(name, 256), value(values))).collect();
+    format!("{{{}}}", pairs.join(", "))
+}

@@ -1,0 +1,79 @@
+//! Publishing what tasks leave behind: retries, callbacks, errbacks, the next steps of chains, the bodies of chords.
+
+use std::time::{Duration, Instant};
+
+use celery_broker::BrokerError;
+use celery_protocol::canvas::{Call, Canvas, Plan};
+use celery_protocol::{QueueName, ResultTuple, SignatureOptions};
+
+use super::settle::{Application, FollowUp};
+use crate::worker::engine::Engine;
+
+/// The first pause before another try; it doubles up to [`MAX_PAUSE`].
+const PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
+
+/// How publishing ended.
+pub(super) enum Publishing {
+    /// The broker has it; its result, if it has one.
+    Confirmed(Option<ResultTuple>),
+    /// The broker will never take it.
+    Refused(String),
+    /// The broker could not be reached for long enough.
+    GaveUp(BrokerError),
+}
+
+/// Publishes what a task leaves behind, and tries again while the broker is away. The ids are chosen before the first
+/// try, so that a message whose fate is unknown is at worst sent twice under one id.
+pub(super) async fn publish(engine: &Engine, follow_up: FollowUp) -> Publishing {
+    match follow_up {
+        FollowUp::Resend { route, message, delay } => {
+            let raw = message.into_raw();
+            let queue = QueueName::parse(route.routing_key.as_str()).ok().filter(|_| route.exchange.is_empty());
+            let far = queue.filter(|_| delay > engine.settings.eta_horizon);
+            persist(engine, None, async || match &far {
+                Some(queue) => engine.celery.delay(queue, raw.clone(), delay).await,
+                None => engine.celery.publish(&route, raw.clone()).await,
+            })
+            .await
+        }
+        FollowUp::Apply(application) => match plan(engine, *application) {
+            Ok(mut plan) => {
+                let child = plan.result.take();
+                persist(engine, child, || engine.celery.run(&plan)).await
+            }
+            Err(err) => Publishing::Refused(err.to_string()),
+        },
+    }
+}
+
+async fn persist<F>(engine: &Engine, child: Option<ResultTuple>, attempt: impl Fn() -> F) -> Publishing
+where
+    F: Future<Output = Result<(), BrokerError>>,
+{
+    let patience = Instant::now() + engine.settings.store_patience;
+    let mut pause = PAUSE;
+    loop {
+        match attempt().await {
+            Ok(()) => return Publishing::Confirmed(child),
+            Err(error) if !error.is_transient() => return Publishing::Refused(error.to_string()),
+            Err(error) if Instant::now() + pause > patience => return Publishing::GaveUp(error),
+            Err(error) => tracing::warn!(%error, "a follow-up could not be published yet"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(MAX_PAUSE);
+    }
+}
+
+/// What has to be published to apply a signature to what a task leaves for it.
+fn plan(engine: &Engine, application: Application) -> Result<Plan, BrokerError> {
+    let Application { signature, arguments, chain, parent_id, root_id } = application;
+    let mut options = SignatureOptions::new();
+    options.set("parent_id", &parent_id);
+    options.set("root_id", &root_id);
+    if let Some(chain) = chain {
+        options.set("chain", &chain);
+    }
+    let call = Call { args: arguments, options, ..Call::default() };
+    engine.celery.plan(Canvas::Task(signature), call)
+}

@@ -1,0 +1,172 @@
+//! The end of a chord's header member, and of the whole chord when it was the last one.
+//!
+//! The result store counts; whoever it gives the claim sends the body, exactly one of all workers, of either language. A
+//! claim that cannot be used is given back, and a chord with a failed member ends in its body's errbacks.
+
+use std::time::SystemTime;
+
+use celery_broker::{BackendError, ChordClaim, ChordPart, ChordProgress, ResultBackend};
+use celery_protocol::pyjson::null;
+use celery_protocol::{RawArgs, RemoteException, ResultTuple, TaskId, TaskState};
+use serde_json::value::RawValue;
+
+use super::apply::{self, Publishing};
+use super::settle::{self, Application, ChordReport, FollowUp};
+use super::settler::{self, Trouble};
+use crate::task::Failure;
+use crate::worker::engine::Engine;
+
+/// How long a claim holds at first; Celery's value for its default `result_chord_join_timeout`.
+const CLAIM_SECONDS: u64 = 6;
+/// How long it holds while the body is being published; Celery's value.
+const PUBLISH_SECONDS: u64 = 21;
+
+/// Tells the store that a member has ended, and sends the body if it was the last.
+pub(super) async fn report(engine: &Engine, report: ChordReport) -> Result<(), Trouble> {
+    let part = ChordPart {
+        group: report.group_id.clone(),
+        task: report.task_id.clone(),
+        state: report.state.clone(),
+        result: report.result.clone(),
+        index: report.group_index,
+        claim_seconds: CLAIM_SECONDS,
+    };
+    let backend = engine.celery.backend().as_ref();
+    let progress = settler::persist_store(engine, || backend.chord_part(&part)).await?;
+    match progress {
+        ChordProgress::Claimed(claim) => finish(engine, &report, &claim).await,
+        ChordProgress::Waiting { .. } | ChordProgress::Taken | ChordProgress::Late => Ok(()),
+    }
+}
+
+async fn finish(engine: &Engine, report: &ChordReport, claim: &ChordClaim) -> Result<(), Trouble> {
+    let backend = engine.celery.backend().as_ref();
+    let joined = match join(backend, claim).await {
+        Ok(joined) => joined,
+        Err(error) => {
+            tracing::error!(group = %claim.group, %error, "the results of a chord's header could not be read");
+            give_back(backend, claim).await;
+            return Err(Trouble::GiveUp);
+        }
+    };
+    let results = match joined {
+        Joined::Results(results) => results,
+        Joined::Failed { task, exception } => {
+            let text = format!("Dependency {task} raised {exception}");
+            return fail(engine, report, claim, &Failure::chord_error(&text)).await;
+        }
+    };
+    if !settler::persist_store(engine, || backend.chord_extend(claim, PUBLISH_SECONDS)).await? {
+        return Ok(());
+    }
+    let application = Application {
+        signature: report.body.clone(),
+        arguments: vec![results],
+        chain: None,
+        parent_id: report.task_id.clone(),
+        root_id: report.root_id.clone(),
+    };
+    match apply::publish(engine, FollowUp::Apply(Box::new(application))).await {
+        Publishing::Confirmed(_) => settler::persist_store(engine, || backend.chord_done(claim)).await,
+        Publishing::Refused(problem) => {
+            let text = format!("Callback error: {problem}");
+            fail(engine, report, claim, &Failure::chord_error(&text)).await
+        }
+        Publishing::GaveUp(error) => {
+            tracing::error!(group = %claim.group, %error, "the body of a chord could not be published");
+            give_back(backend, claim).await;
+            Err(Trouble::GiveUp)
+        }
+    }
+}
+
+/// The chord ends without its body.
+async fn fail(engine: &Engine, report: &ChordReport, claim: &ChordClaim, failure: &Failure) -> Result<(), Trouble> {
+    tracing::error!(group = %claim.group, "Chord {} failed: {}", claim.group, failure.exception().repr());
+    let steps = settle::chord_failed(report, failure, SystemTime::now(), engine.catalog.new_style());
+    match settler::perform(engine, None, steps).await {
+        Ok(()) => {}
+        Err(Trouble::GiveUp) => {
+            give_back(engine.celery.backend().as_ref(), claim).await;
+            return Err(Trouble::GiveUp);
+        }
+        // The body's failure is stored before its errbacks are published, so nobody waits in vain.
+        Err(Trouble::Refused(problem)) => {
+            tracing::error!(group = %claim.group, problem, "the errbacks of a chord cannot be published");
+        }
+    }
+    let backend = engine.celery.backend().as_ref();
+    settler::persist_store(engine, || backend.chord_abort(&claim.group)).await
+}
+
+/// Lets the claim run out at once, so that the redelivered message, here or elsewhere, gets it.
+async fn give_back(backend: &dyn ResultBackend, claim: &ChordClaim) {
+    if let Err(error) = backend.chord_extend(claim, 1).await {
+        tracing::debug!(%error, "a claim runs out by itself");
+    }
+}
+
+enum Joined {
+    /// The JSON list of the results, nested as the header is.
+    Results(Box<RawValue>),
+    /// A member that failed.
+    Failed { task: TaskId, exception: String },
+}
+
+async fn join(backend: &dyn ResultBackend, claim: &ChordClaim) -> Result<Joined, BackendError> {
+    if let Some(group) = backend.get_group(&claim.group).await? {
+        return join_nested(backend, group).await;
+    }
+    let mut results = RawArgs::new();
+    for member in backend.chord_results(&claim.group).await? {
+        if member.state != TaskState::Success {
+            return Ok(Joined::Failed { task: member.task, exception: shown(&member.result) });
+        }
+        results.push_raw(member.result);
+    }
+    Ok(Joined::Results(results.to_raw()))
+}
+
+/// A header with groups among its members: their results are lists, read one by one.
+async fn join_nested(backend: &dyn ResultBackend, group: ResultTuple) -> Result<Joined, BackendError> {
+    let mut ids = Vec::new();
+    leaves(&group, &mut ids);
+    let metas = backend.get_many(&ids).await?;
+    let mut found = std::collections::HashMap::new();
+    for (id, meta) in ids.into_iter().zip(metas) {
+        let Some(meta) = meta else { continue };
+        if meta.status != TaskState::Success {
+            return Ok(Joined::Failed { task: id, exception: shown(&meta.result) });
+        }
+        found.insert(id, meta.result);
+    }
+    Ok(Joined::Results(nested(&group, &found)))
+}
+
+fn leaves(tuple: &ResultTuple, ids: &mut Vec<TaskId>) {
+    match &tuple.members {
+        Some(members) => members.iter().for_each(|member| leaves(member, ids)),
+        None => ids.push(tuple.id.clone()),
+    }
+}
+
+fn nested(tuple: &ResultTuple, found: &std::collections::HashMap<TaskId, Box<RawValue>>) -> Box<RawValue> {
+    match &tuple.members {
+        None => found.get(&tuple.id).cloned().unwrap_or_else(null),
+        Some(members) => {
+            let mut list = RawArgs::new();
+            for member in members {
+                list.push_raw(nested(member, found));
+            }
+            list.to_raw()
+        }
+    }
+}
+
+/// An exception as Python prints it.
+fn shown(exception: &RawValue) -> String {
+    match RemoteException::from_raw(exception) {
+        Ok(exception) => exception.repr(),
+        Err(_) => celery_protocol::repr::repr(exception.get(), celery_protocol::repr::DEFAULT_BUDGET),
+    }
+}

@@ -1,0 +1,51 @@
+//! From a call to its consequences: run the task, decide what follows, do it.
+
+pub(crate) mod execute;
+pub(crate) mod settle;
+mod resend;
+mod meta;
+pub(crate) mod events;
+pub(crate) mod log;
+mod apply;
+mod chord;
+pub(crate) mod settler;
+
+use std::sync::Arc;
+
+use celery_broker::{Requeue, Token};
+
+pub(crate) use execute::execute;
+pub(crate) use meta::result_meta;
+use settle::{Disposition, Settlement};
+
+use crate::pool::Job;
+
+/// Something that has ended, and what follows from it.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) ticket: Ticket,
+    pub(crate) settlement: Settlement,
+}
+
+/// The right to settle a message.
+#[derive(Debug)]
+pub(crate) enum Ticket {
+    /// A job's.
+    Job(Arc<Job>),
+    /// That of a message which never became a job.
+    Token(Token),
+}
+
+impl Ticket {
+    /// Settles the message, if it is not settled yet.
+    pub(crate) fn settle(self, disposition: Disposition) {
+        match (self, disposition) {
+            (Ticket::Job(job), Disposition::Ack) => job.ack(),
+            (Ticket::Job(job), Disposition::Discard) => job.reject(Requeue::No),
+            (Ticket::Job(job), Disposition::Requeue) => job.reject(Requeue::Yes),
+            (Ticket::Token(token), Disposition::Ack) => token.ack(),
+            (Ticket::Token(token), Disposition::Discard) => token.reject(Requeue::No),
+            (Ticket::Token(token), Disposition::Requeue) => token.reject(Requeue::Yes),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Carries settlements out: follow-ups confirmed, results stored, events sent, and then the message settled.
+//!
+//! Most tasks only have a result to store. Those go together, as many as have gathered, in one round trip to the store;
+//! while it is under way the next ones gather. Whoever leaves messages behind goes alone, so that a slow confirm
+//! delays nobody else. If the store or the broker does not answer, a settlement is tried again for a while, and then
+//! its message is given back: no message is acked whose result is not stored.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use celery_broker::BackendError;
+use celery_protocol::event::EventBody;
+use celery_protocol::{ResultMeta, ResultTuple, TaskId};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::mpsc;
+
+use super::apply::{self, Publishing};
+use super::settle::{self, Disposition, Settlement, Step};
+use super::{Finished, Ticket, chord};
+use crate::worker::engine::Engine;
+
+/// The most results stored in one round trip.
+const BATCH: usize = 256;
+/// Round trips to the store under way at the same time.
+const FLIGHTS: usize = 4;
+/// Settlements with messages of their own under way at the same time.
+const PUBLISHING: usize = 512;
+/// The first pause before another try; it doubles up to [`MAX_PAUSE`].
+const PAUSE: Duration = Duration::from_millis(50);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
+
+/// Settles what ended until all senders are gone and everything is done.
+pub(crate) async fn run(engine: Arc<Engine>, mut finished: mpsc::Receiver<Vec<Finished>>) {
+    let mut flights: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
+    let mut publishing: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
+    let mut open = true;
+    while open || !flights.is_empty() || !publishing.is_empty() {
+        tokio::select! {
+            biased;
+            Some(()) = flights.next() => {}
+            Some(()) = publishing.next() => {}
+            first = finished.recv(), if open && flights.len() < FLIGHTS && publishing.len() < PUBLISHING => {
+                let Some(mut batch) = first else {
+                    open = false;
+                    continue;
+                };
+                while batch.len() < BATCH {
+                    let Ok(more) = finished.try_recv() else { break };
+                    batch.extend(more);
+                }
+                let mut plain = Vec::with_capacity(batch.len());
+                for one in batch {
+                    if one.settlement.is_plain() {
+                        plain.push(one);
+                    } else {
+                        publishing.push(Box::pin(settle_one(&engine, one)));
+                    }
+                }
+                if !plain.is_empty() {
+                    flights.push(Box::pin(settle_batch(&engine, plain)));
+                }
+            }
+        }
+    }
+}
+
+/// Settles tasks that leave nothing behind but a result.
+async fn settle_batch(engine: &Engine, batch: Vec<Finished>) {
+    let mut metas = Vec::with_capacity(batch.len());
+    let mut events = Vec::new();
+    let mut tickets = Vec::with_capacity(batch.len());
+    for Finished { ticket, settlement } in batch {
+        for step in settlement.steps {
+            match step {
+                Step::Store(meta) => metas.push(*meta),
+                Step::Emit(event) => events.push(event),
+                Step::Publish(_) | Step::ChordPart(_) => tracing::error!("a settlement with messages went the plain way; this is a bug"),
+            }
+        }
+        tickets.push((ticket, settlement.disposition));
+    }
+    let stored = store(engine, &mut metas).await;
+    for event in events {
+        engine.emitter.emit(EventBody::Task(event));
+    }
+    for (ticket, disposition) in tickets {
+        ticket.settle(if stored { disposition } else { Disposition::Requeue });
+    }
+}
+
+/// Settles a task that leaves messages behind, step by step.
+async fn settle_one(engine: &Engine, finished: Finished) {
+    let Finished { ticket, settlement } = finished;
+    let Settlement { task_id, steps, disposition } = settlement;
+    match perform(engine, task_id.as_ref(), steps).await {
+        Ok(()) => ticket.settle(disposition),
+        Err(Trouble::GiveUp) => ticket.settle(Disposition::Requeue),
+        Err(Trouble::Refused(problem)) => fail_instead(engine, ticket, &problem).await,
+    }
+}
+
+/// What keeps steps from being carried out.
+pub(super) enum Trouble {
+    /// The broker refuses a message for good.
+    Refused(String),
+    /// Broker or store could not be reached for long enough.
+    GiveUp,
+}
+
+/// Carries steps out in order; stops at the first that fails. A task's own result lists as children what was published
+/// before it.
+pub(super) fn perform<'a>(
+    engine: &'a Engine,
+    task_id: Option<&'a TaskId>,
+    steps: Vec<Step>,
+) -> BoxFuture<'a, Result<(), Trouble>> {
+    // Boxed: the end of a chord may be the end of a member of another chord.
+    Box::pin(async move {
+        let mut children: Vec<ResultTuple> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Publish(follow_up) => match apply::publish(engine, follow_up).await {
+                    Publishing::Confirmed(child) => children.extend(child),
+                    Publishing::Refused(problem) => return Err(Trouble::Refused(problem)),
+                    Publishing::GaveUp(error) => {
+                        let id = task_id.map_or("?", TaskId::as_str);
+                        tracing::error!(id, %error, "a follow-up could not be published; the message is given back");
+                        return Err(Trouble::GiveUp);
+                    }
+                },
+                Step::Store(mut meta) => {
+                    if task_id == Some(&meta.task_id) {
+                        meta.children.get_or_insert_default().append(&mut children);
+                    }
+                    if !store(engine, &mut vec![*meta]).await {
+                        return Err(Trouble::GiveUp);
+                    }
+                }
+                Step::ChordPart(report) => chord::report(engine, *report).await?,
+                Step::Emit(event) => engine.emitter.emit(EventBody::Task(event)),
+            }
+        }
+        Ok(())
+    })
+}
+
+/// What a task was to leave behind is refused by the broker for good: the task fails with that, unless that is what
+/// failed already.
+async fn fail_instead(engine: &Engine, ticket: Ticket, problem: &str) {
+    let Ticket::Job(job) = &ticket else {
+        return ticket.settle(Disposition::Discard);
+    };
+    tracing::error!(id = %job.request.id(), problem, "a follow-up of this task cannot be published; the task fails");
+    let (wants, now) = (engine.wants(job.rules), SystemTime::now());
+    let Settlement { task_id, steps, disposition } = settle::unpublishable(&job.request, job.rules, problem, now, wants);
+    let mut errbacks = Vec::new();
+    let mut others = Vec::new();
+    for step in steps {
+        match step {
+            Step::Publish(_) => errbacks.push(step),
+            other => others.push(other),
+        }
+    }
+    if perform(engine, task_id.as_ref(), others).await.is_err() {
+        return ticket.settle(Disposition::Requeue);
+    }
+    if let Err(Trouble::Refused(problem)) = perform(engine, task_id.as_ref(), errbacks).await {
+        tracing::error!(id = %job.request.id(), problem, "its errbacks cannot be published either");
+    }
+    ticket.settle(disposition);
+}
+
+/// Stores results, trying again while the store is unreachable. False when patience is at an end.
+pub(super) async fn store(engine: &Engine, metas: &mut Vec<ResultMeta>) -> bool {
+    let patience = Instant::now() + engine.settings.store_patience;
+    let mut pause = PAUSE;
+    while !metas.is_empty() {
+        let error = match engine.celery.backend().store_many(metas).await {
+            Ok(()) => break,
+            Err(error) => error,
+        };
+        if !error.is_transient() {
+            return store_singly(engine, metas, &error).await;
+        }
+        if Instant::now() + pause > patience {
+            tracing::error!(%error, count = metas.len(), "results could not be stored; their messages are given back");
+            metrics::counter!("celery_worker_results_unstored_total").increment(metas.len() as u64);
+            return false;
+        }
+        tracing::warn!(%error, count = metas.len(), "results could not be stored yet");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(MAX_PAUSE);
+    }
+    true
+}
+
+/// One of the results is refused for good: stores the others, and in its place a failure that says so.
+async fn store_singly(engine: &Engine, metas: &mut Vec<ResultMeta>, error: &BackendError) -> bool {
+    let mut all = true;
+    for meta in metas.drain(..) {
+        let Err(error) = engine.celery.backend().store(&meta).await else { continue };
+        tracing::error!(id = %meta.task_id, %error, "this result cannot be stored; a failure is stored in its place");
+        let failure = settle::unstorable(&meta, &error.to_string());
+        if let Err(error) = engine.celery.backend().store(&failure).await {
+            tracing::error!(id = %meta.task_id, %error, "that failure could not be stored either");
+            all = false;
+        }
+    }
+    tracing::debug!(%error, "results were stored one by one");
+    all
+}
+
+/// Asks the store something, trying again while it is unreachable.
+pub(super) async fn persist_store<T, F>(engine: &Engine, ask: impl Fn() -> F) -> Result<T, Trouble>
+where
+    F: Future<Output = Result<T, BackendError>>,
+{
+    let patience = Instant::now() + engine.settings.store_patience;
+    let mut pause = PAUSE;
+    loop {
+        let error = match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        if !error.is_transient() {
+            return Err(Trouble::Refused(error.to_string()));
+        }
+        if Instant::now() + pause > patience {
+            tracing::error!(%error, "the result store does not answer; the message is given back");
+            return Err(Trouble::GiveUp);
+        }
+        tracing::warn!(%error, "the result store does not answer yet");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(MAX_PAUSE);
+    }
+}

@@ -1,0 +1,221 @@
+//! What all services of one worker share, and what a lane does with a job.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use celery_broker::Celery;
+use celery_broker::event::Emitter;
+use celery_protocol::event::{EventBody, TaskEvent};
+use celery_protocol::{Nodename, TaskId, TaskState, pyjson};
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::catalog::{Catalog, Rules};
+use super::settings::Settings;
+use crate::consumer::admit::{self, Verdict};
+use crate::consumer::revoked::Revoked;
+use crate::consumer::Order;
+use crate::context::{Context, ContextEnv};
+use crate::pool::{Job, Pool, Work};
+use crate::stats::Stats;
+use crate::task::Tasks;
+use crate::trace::settle::{self, Ended, Settlement, Wants};
+use crate::trace::{Finished, Ticket, events, execute, log, result_meta};
+
+/// How long STARTED may take to be stored; the task runs in any case.
+const STARTED_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The shared state of a worker.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) celery: Celery,
+    pub(crate) settings: Settings,
+    pub(crate) nodename: Nodename,
+    pub(crate) catalog: Catalog,
+    pub(crate) pool: Pool,
+    pub(crate) stats: Stats,
+    pub(crate) emitter: Emitter,
+    /// Blocking tasks that were given up and still hold a thread.
+    pub(crate) abandoned: Arc<AtomicU64>,
+    /// To the other services.
+    pub(crate) lines: Lines,
+    revoked: Mutex<Revoked<TaskId>>,
+    task_events: AtomicBool,
+    ready: AtomicBool,
+}
+
+/// How the services of one worker reach each other.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    /// To the intake.
+    pub(crate) orders: mpsc::Sender<Order>,
+    /// To the supervisor: lanes to add.
+    pub(crate) grow: mpsc::Sender<usize>,
+    /// Ends the worker in the warm way.
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl Engine {
+    pub(crate) fn new(celery: Celery, tasks: &Tasks, settings: Settings, nodename: Nodename, lines: Lines) -> Engine {
+        Engine {
+            catalog: Catalog::new(tasks, &settings.tasks),
+            pool: Pool::new(settings.threads()),
+            stats: Stats::new(),
+            emitter: celery.event_emitter(nodename.as_str()),
+            abandoned: Arc::default(),
+            revoked: Mutex::default(),
+            task_events: AtomicBool::new(settings.task_events),
+            ready: AtomicBool::new(false),
+            celery,
+            settings,
+            nodename,
+            lines,
+        }
+    }
+
+    /// The queues are being consumed; says so once.
+    pub(crate) fn consuming(&self) {
+        if !self.ready.swap(true, Ordering::SeqCst) {
+            tracing::info!("{} ready.", self.nodename);
+        }
+    }
+
+    /// Another node knows these to be revoked.
+    pub(crate) fn take_over_revoked(&self, ids: &[String]) {
+        let now = SystemTime::now();
+        let mut revoked = self.revoked();
+        for id in ids.iter().filter_map(|id| TaskId::parse(id.as_str()).ok()) {
+            if !revoked.has(&id) {
+                revoked.add(id, now);
+            }
+        }
+    }
+
+    /// Decides about a call with what is revoked now.
+    pub(crate) fn admit(&self, job: &Job, now: SystemTime) -> Verdict {
+        admit::admit(job.request.headers(), &self.revoked(), now)
+    }
+
+    pub(crate) fn revoked(&self) -> MutexGuard<'_, Revoked<TaskId>> {
+        self.revoked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is to be told about a task now.
+    pub(crate) fn wants(&self, rules: Rules) -> Wants {
+        let events = rules.send_events && self.task_events.load(Ordering::Relaxed);
+        Wants { extended: self.settings.result_extended, events }
+    }
+
+    /// Whether task events are sent.
+    pub(crate) fn wants_events(&self) -> bool {
+        self.task_events.load(Ordering::Relaxed)
+    }
+
+    /// Turns task events on or off; what they were before.
+    pub(crate) fn switch_events(&self, on: bool) -> bool {
+        self.task_events.swap(on, Ordering::Relaxed)
+    }
+
+    /// Sends a task event, if they are on.
+    pub(crate) fn emit(&self, rules: Rules, event: impl FnOnce() -> TaskEvent) {
+        if self.wants(rules).events {
+            self.emitter.emit(EventBody::Task(Box::new(event())));
+        }
+    }
+
+    /// Asks the intake something; `None` when it has ended or does not answer.
+    pub(crate) async fn order<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.lines.orders.send(order(reply)).await.ok()?;
+        tokio::time::timeout(Duration::from_secs(10), answer).await.ok()?.ok()
+    }
+
+    async fn run_job(&self, job: &Arc<Job>) -> Settlement {
+        let now = SystemTime::now();
+        if let Verdict::Never(why) = self.admit(job, now) {
+            log::discarding(&job.request, why);
+            return settle::revoked(&job.request, job.rules, why, now, self.wants(job.rules));
+        }
+        job.start(now);
+        job.entry.accept();
+        if !job.rules.acks_late {
+            job.ack();
+        }
+        self.emit(job.rules, || events::started(job.request.id()));
+        if job.rules.track_started && !job.rules.ignore_result {
+            self.store_started(job).await;
+        }
+        let context = Context::new(job.request.clone(), self.context_env(job));
+        let clock = Instant::now();
+        let ending = execute(
+            &job.entry.task,
+            &job.request,
+            context.clone(),
+            &job.interrupts,
+            job.limits,
+            &self.abandoned,
+        )
+        .await;
+        let runtime = clock.elapsed();
+        self.stats.ended(runtime);
+        log::ended(&job.request, &ending.outcome, runtime);
+        settle::settle(Ended {
+            request: &job.request,
+            rules: job.rules,
+            outcome: ending.outcome,
+            timed_out: ending.timed_out,
+            children: context.children(),
+            runtime,
+            now: SystemTime::now(),
+            new_style: self.catalog.new_style(),
+            wants: self.wants(job.rules),
+        })
+    }
+
+    fn context_env(&self, job: &Job) -> ContextEnv {
+        ContextEnv {
+            celery: self.celery.clone(),
+            interrupts: job.interrupts.clone(),
+            emitter: Some(self.emitter.clone()),
+            limits: job.limits,
+            extended: self.settings.result_extended,
+        }
+    }
+
+    async fn store_started(&self, job: &Job) {
+        let about = json!({ "pid": std::process::id(), "hostname": self.nodename.as_str() });
+        let Ok(about) = pyjson::to_raw(&about) else { return };
+        let extended = self.settings.result_extended;
+        let now = SystemTime::now();
+        let meta = result_meta(&job.request, TaskState::Started, about, None, Vec::new(), extended, now);
+        match tokio::time::timeout(STARTED_DEADLINE, self.celery.backend().store(&meta)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(err)) => tracing::warn!(id = %job.request.id(), %err, "STARTED could not be stored"),
+            Err(_) => tracing::warn!(id = %job.request.id(), "STARTED could not be stored in time"),
+        }
+    }
+}
+
+/// What lanes do: run a job, and pass what follows to the settler.
+#[derive(Debug)]
+pub(crate) struct Runner {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) finished: mpsc::Sender<Vec<Finished>>,
+}
+
+impl Work for Runner {
+    type Done = Finished;
+
+    async fn run(&self, job: Arc<Job>) -> Finished {
+        let settlement = self.engine.run_job(&job).await;
+        Finished { ticket: Ticket::Job(job), settlement }
+    }
+
+    async fn hand_on(&self, done: Vec<Finished>) {
+        if self.finished.send(done).await.is_err() {
+            tracing::error!("tasks ended after their results could be stored; their messages will be delivered again");
+        }
+    }
+}
