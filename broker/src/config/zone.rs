@@ -3,14 +3,12 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Hours west of UTC right now: New York 5.0 (in summer 4.0), Oslo -1.0. UTC if nothing can be read.
-pub fn hours_west_of_utc() -> f64 {
-    #[expect(clippy::disallowed_methods, reason = "TZ is read where all settings are")]
-    let zone = std::env::var("TZ").ok().filter(|zone| !zone.is_empty());
+/// Hours west of UTC right now, by the value of `TZ`; UTC if nothing can be read.
+pub(super) fn hours_west_of_utc(zone: Option<&str>) -> f64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let now = i64::try_from(now).unwrap_or(i64::MAX);
     let read = |path: String| std::fs::read(path).ok().and_then(|file| from_file(&file, now));
-    let seconds_east = match zone.as_deref().map(|zone| zone.trim_start_matches(':')) {
+    let seconds_east = match zone.filter(|zone| !zone.is_empty()).map(|zone| zone.trim_start_matches(':')) {
         None => read("/etc/localtime".to_owned()),
         Some(path) if path.starts_with('/') => read(path.to_owned()),
         // A name, or else a rule such as `CET-1CEST`.

@@ -9,8 +9,6 @@ pub mod url;
 mod zone;
 
 pub use table::{ConfigError, Kind, Layered, Setting, Source, Sources, markdown, parse_duration};
-pub use zone::hours_west_of_utc;
-
 pub use url::{BackendUrl, BrokerUrls, RedisUrl, redact};
 
 /// The settings that every program with a [`Celery`](crate::Celery) handle has.
@@ -107,4 +105,11 @@ pub fn hostname() -> String {
         .map(|name| name.trim().to_owned())
         .find(|name| !name.is_empty())
         .unwrap_or_else(|| "localhost".to_owned())
+}
+
+/// Hours west of UTC right now, as events carry them: New York 5.0 (in summer 4.0), Oslo -1.0.
+pub fn hours_west_of_utc() -> f64 {
+    #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
+    let zone = std::env::var("TZ").ok();
+    zone::hours_west_of_utc(zone.as_deref())
 }
