@@ -7,6 +7,7 @@ mod openapi;
 mod pressure;
 mod program;
 mod read;
+mod readme;
 mod submit;
 mod system;
 mod walkthrough;

@@ -170,6 +170,14 @@ async fn without_redis_submissions_go_on_and_reads_are_503() {
     }
     assert!(app.get("/readyz").await.text.contains("[-] backend"));
     assert_eq!(app.get("/readyz?exclude=backend").await.status, 200);
+    redis.restart().await;
+    wait::until(SOON, "reads to work again", async || {
+        let answer = app.put("/v1/tasks/later", &json!({"task": "t"})).await;
+        let recorded = answer.status == 200 || answer.json()["warnings"] == json!([]);
+        let known = app.get("/v1/tasks/later").await;
+        if recorded && known.status == 200 { Ok(()) } else { Err(known.text) }
+    })
+    .await;
 }
 
 #[tokio::test]

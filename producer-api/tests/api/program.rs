@@ -115,3 +115,32 @@ async fn sigterm_answers_those_who_wait() {
     assert_eq!(program.wait_exit(SOON).await.code(), Some(0), "{}", program.log());
     assert!(!program.log().contains("guest:guest"), "{}", program.log());
 }
+
+#[tokio::test]
+async fn sigterm_lets_a_confirm_arrive() {
+    let rabbit = Rabbit::start().await;
+    let backend = Redis::shared().await.database();
+    let port = ports::free().to_string();
+    let url = rabbit.url();
+    let env = [("CELERY_BROKER_URL", url.as_str()), ("CELERY_RESULT_BACKEND", backend.as_str())];
+    let program = Program::start(PROGRAM, &["--port", &port], &env);
+    let base = format!("http://127.0.0.1:{port}");
+    celery_testkit::wait::until(SOON, "a submission", async || {
+        match reqwest::get(format!("{base}/?stop=3")).await {
+            Ok(answer) if answer.status() == 200 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    rabbit.pause();
+    let submitting = reqwest::get(format!("{base}/?stop=3"));
+    let stopping = async {
+        celery_testkit::wait::nothing_for(Duration::from_millis(300)).await;
+        program.term();
+        celery_testkit::wait::nothing_for(Duration::from_millis(700)).await;
+        rabbit.resume();
+    };
+    let (answer, ()) = futures_util::future::join(submitting, stopping).await;
+    assert_eq!(answer.unwrap().status(), 200, "{}", program.log());
+    assert_eq!(program.wait_exit(SOON).await.code(), Some(0), "{}", program.log());
+}
