@@ -12,5 +12,6 @@ mod http;
 mod malformed;
 mod monitors;
 mod outage;
+mod pages;
 mod python_client;
 mod python_worker;
