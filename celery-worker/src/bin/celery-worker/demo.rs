@@ -1,7 +1,11 @@
 //! The demo tasks: each shows one thing that a task can do.
 
+use std::fmt;
+
 use celery_worker::WorkerBuilder;
 use celery_worker::prelude::*;
+use serde::de::{self, Visitor};
+use serde::Deserializer;
 use sha2::{Digest, Sha256};
 
 /// Adds two numbers. Any JSON numbers: integers stay integers.
@@ -98,13 +102,41 @@ fn one_round() -> u32 {
 }
 
 /// A JSON number that stays what it is: whole numbers are whole.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Number {
     /// A whole number.
     Integer(i64),
     /// Any other number.
     Float(f64),
+}
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Number, D::Error> {
+        struct AnyNumber;
+
+        impl Visitor<'_> for AnyNumber {
+            type Value = Number;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number")
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Number, E> {
+                Ok(Number::Integer(number))
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Number, E> {
+                i64::try_from(number).map(Number::Integer).map_err(|_| E::custom("a number beyond 64 bits"))
+            }
+
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<Number, E> {
+                Ok(Number::Float(number))
+            }
+        }
+
+        deserializer.deserialize_f64(AnyNumber)
+    }
 }
 
 impl Number {
