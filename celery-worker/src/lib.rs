@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //!
-//! * [`task`], [`context`]: what one writes tasks with; [`prelude`] has all of it.
+//! * [`task`], [`context`]: what one writes tasks with; [`prelude`] has all of it; [`testing`]: their unit tests.
 //! * [`Worker`]: what runs them. `consumer` (from messages to jobs) → `pool` (concurrency slots) → `trace` (from a call to
 //!   its consequences), and beside them `control` (remote control) and `heartbeat`.
 //! * [`config`]: the settings by Celery's names; [`nodename`]: `w1@%h`.
@@ -14,6 +14,7 @@ extern crate self as celery_worker;
 pub mod task;
 pub mod context;
 pub mod prelude;
+pub mod testing;
 
 mod worker;
 mod consumer;

@@ -10,3 +10,4 @@ pub use serde_json::{Map, Value, json};
 pub use crate::context::{Context, Interrupt};
 pub use crate::raise;
 pub use crate::task::{Failure, FromRef, OrRaise, TaskError, TaskResult, task};
+pub use crate::{Worker, WorkerBuilder};

@@ -113,7 +113,7 @@ impl RawCall {
 /// Collects tasks for one worker, whose state is an `S`.
 pub struct Registry<S> {
     state: Arc<S>,
-    tasks: Vec<Result<ErasedTask, RegistryError>>,
+    tasks: Vec<Result<Arc<ErasedTask>, RegistryError>>,
 }
 
 impl<S: Send + Sync + 'static> Registry<S> {
@@ -125,7 +125,7 @@ impl<S: Send + Sync + 'static> Registry<S> {
 
     /// Adds a task. What is wrong with it is reported by [`build`](Self::build).
     pub fn task<T: Task<S>>(&mut self) -> &mut Self {
-        let task = parse(T::NAME).map(|name| ErasedTask::of::<T, S>(name, Arc::clone(&self.state)));
+        let task = parse(T::NAME).map(|name| Arc::new(ErasedTask::of::<T, S>(name, Arc::clone(&self.state))));
         self.tasks.push(task);
         self
     }
@@ -155,7 +155,7 @@ impl<S: Send + Sync + 'static> Registry<S> {
                 Box::pin(async move { encode(&future.await?) })
             }),
         });
-        self.tasks.push(task);
+        self.tasks.push(task.map(Arc::new));
         self
     }
 
@@ -163,10 +163,10 @@ impl<S: Send + Sync + 'static> Registry<S> {
     ///
     /// # Errors
     /// If two tasks have one name, a name can't be sent, or a soft time limit is not below the hard one.
-    pub fn build(self) -> Result<Tasks, RegistryError> {
+    pub fn build(&self) -> Result<Tasks, RegistryError> {
         let mut tasks = HashMap::with_capacity(self.tasks.len());
-        for task in self.tasks {
-            let task = task?;
+        for task in &self.tasks {
+            let task = Arc::clone(task.as_ref().map_err(Clone::clone)?);
             if let (Some(soft), Some(hard)) = (task.options.soft_time_limit, task.options.time_limit)
                 && soft >= hard
             {
@@ -175,7 +175,7 @@ impl<S: Send + Sync + 'static> Registry<S> {
                     task.name.as_str(),
                 ));
             }
-            if let Some(task) = tasks.insert(task.name.clone(), Arc::new(task)) {
+            if let Some(task) = tasks.insert(task.name.clone(), task) {
                 return Err(RegistryError::new(RegistryErrorKind::Duplicate, task.name.as_str()));
             }
         }
