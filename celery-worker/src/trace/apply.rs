@@ -7,7 +7,7 @@ use celery_protocol::canvas::{Call, Canvas, Plan};
 use celery_protocol::{QueueName, ResultTuple, SignatureOptions};
 
 use super::settle::{Application, FollowUp};
-use crate::worker::engine::Engine;
+use super::settler::Ground;
 
 /// The first pause before another try; it doubles up to [`MAX_PAUSE`].
 const PAUSE: Duration = Duration::from_millis(100);
@@ -25,33 +25,33 @@ pub(super) enum Publishing {
 
 /// Publishes what a task leaves behind, and tries again while the broker is away. The ids are chosen before the first
 /// try, so that a message whose fate is unknown is at worst sent twice under one id.
-pub(super) async fn publish(engine: &Engine, follow_up: FollowUp) -> Publishing {
+pub(super) async fn publish(ground: &Ground<'_>, follow_up: FollowUp) -> Publishing {
     match follow_up {
         FollowUp::Resend { route, message, delay } => {
             let raw = message.into_raw();
             let queue = QueueName::parse(route.routing_key.as_str()).ok().filter(|_| route.exchange.is_empty());
-            let far = queue.filter(|_| delay > engine.settings.eta_horizon);
-            persist(engine, None, async || match &far {
-                Some(queue) => engine.celery.delay(queue, raw.clone(), delay).await,
-                None => engine.celery.publish(&route, raw.clone()).await,
+            let far = queue.filter(|_| delay > ground.eta_horizon);
+            persist(ground, None, async || match &far {
+                Some(queue) => ground.celery.delay(queue, raw.clone(), delay).await,
+                None => ground.celery.publish(&route, raw.clone()).await,
             })
             .await
         }
-        FollowUp::Apply(application) => match plan(engine, *application) {
+        FollowUp::Apply(application) => match plan(ground, *application) {
             Ok(mut plan) => {
                 let child = plan.result.take();
-                persist(engine, child, || engine.celery.run(&plan)).await
+                persist(ground, child, || ground.celery.run(&plan)).await
             }
             Err(err) => Publishing::Refused(err.to_string()),
         },
     }
 }
 
-async fn persist<F>(engine: &Engine, child: Option<ResultTuple>, attempt: impl Fn() -> F) -> Publishing
+async fn persist<F>(ground: &Ground<'_>, child: Option<ResultTuple>, attempt: impl Fn() -> F) -> Publishing
 where
     F: Future<Output = Result<(), BrokerError>>,
 {
-    let patience = Instant::now() + engine.settings.store_patience;
+    let patience = Instant::now() + ground.patience;
     let mut pause = PAUSE;
     loop {
         match attempt().await {
@@ -66,7 +66,7 @@ where
 }
 
 /// What has to be published to apply a signature to what a task leaves for it.
-fn plan(engine: &Engine, application: Application) -> Result<Plan, BrokerError> {
+fn plan(ground: &Ground<'_>, application: Application) -> Result<Plan, BrokerError> {
     let Application { signature, arguments, chain, parent_id, root_id } = application;
     let mut options = SignatureOptions::new();
     options.set("parent_id", &parent_id);
@@ -75,5 +75,5 @@ fn plan(engine: &Engine, application: Application) -> Result<Plan, BrokerError> 
         options.set("chain", &chain);
     }
     let call = Call { args: arguments, options, ..Call::default() };
-    engine.celery.plan(Canvas::Task(signature), call)
+    ground.celery.plan(Canvas::Task(signature), call)
 }

@@ -12,9 +12,8 @@ use serde_json::value::RawValue;
 
 use super::apply::{self, Publishing};
 use super::settle::{self, Application, ChordReport, FollowUp};
-use super::settler::{self, Trouble};
+use super::settler::{self, Ground, Trouble};
 use crate::task::Failure;
-use crate::worker::engine::Engine;
 
 /// How long a claim holds at first; Celery's value for its default `result_chord_join_timeout`.
 const CLAIM_SECONDS: u64 = 6;
@@ -22,7 +21,7 @@ const CLAIM_SECONDS: u64 = 6;
 const PUBLISH_SECONDS: u64 = 21;
 
 /// Tells the store that a member has ended, and sends the body if it was the last.
-pub(super) async fn report(engine: &Engine, report: ChordReport) -> Result<(), Trouble> {
+pub(super) async fn report(ground: &Ground<'_>, report: ChordReport) -> Result<(), Trouble> {
     let part = ChordPart {
         group: report.group_id.clone(),
         task: report.task_id.clone(),
@@ -31,16 +30,16 @@ pub(super) async fn report(engine: &Engine, report: ChordReport) -> Result<(), T
         index: report.group_index,
         claim_seconds: CLAIM_SECONDS,
     };
-    let backend = engine.celery.backend().as_ref();
-    let progress = settler::persist_store(engine, || backend.chord_part(&part)).await?;
+    let backend = ground.celery.backend().as_ref();
+    let progress = settler::persist_store(ground, || backend.chord_part(&part)).await?;
     match progress {
-        ChordProgress::Claimed(claim) => finish(engine, &report, &claim).await,
+        ChordProgress::Claimed(claim) => finish(ground, &report, &claim).await,
         ChordProgress::Waiting { .. } | ChordProgress::Taken | ChordProgress::Late => Ok(()),
     }
 }
 
-async fn finish(engine: &Engine, report: &ChordReport, claim: &ChordClaim) -> Result<(), Trouble> {
-    let backend = engine.celery.backend().as_ref();
+async fn finish(ground: &Ground<'_>, report: &ChordReport, claim: &ChordClaim) -> Result<(), Trouble> {
+    let backend = ground.celery.backend().as_ref();
     let joined = match join(backend, claim).await {
         Ok(joined) => joined,
         Err(error) => {
@@ -53,10 +52,10 @@ async fn finish(engine: &Engine, report: &ChordReport, claim: &ChordClaim) -> Re
         Joined::Results(results) => results,
         Joined::Failed { task, exception } => {
             let text = format!("Dependency {task} raised {exception}");
-            return fail(engine, report, claim, &Failure::chord_error(&text)).await;
+            return fail(ground, report, claim, &Failure::chord_error(&text)).await;
         }
     };
-    if !settler::persist_store(engine, || backend.chord_extend(claim, PUBLISH_SECONDS)).await? {
+    if !settler::persist_store(ground, || backend.chord_extend(claim, PUBLISH_SECONDS)).await? {
         return Ok(());
     }
     let application = Application {
@@ -66,11 +65,11 @@ async fn finish(engine: &Engine, report: &ChordReport, claim: &ChordClaim) -> Re
         parent_id: report.task_id.clone(),
         root_id: report.root_id.clone(),
     };
-    match apply::publish(engine, FollowUp::Apply(Box::new(application))).await {
-        Publishing::Confirmed(_) => settler::persist_store(engine, || backend.chord_done(claim)).await,
+    match apply::publish(ground, FollowUp::Apply(Box::new(application))).await {
+        Publishing::Confirmed(_) => settler::persist_store(ground, || backend.chord_done(claim)).await,
         Publishing::Refused(problem) => {
             let text = format!("Callback error: {problem}");
-            fail(engine, report, claim, &Failure::chord_error(&text)).await
+            fail(ground, report, claim, &Failure::chord_error(&text)).await
         }
         Publishing::GaveUp(error) => {
             tracing::error!(group = %claim.group, %error, "the body of a chord could not be published");
@@ -81,13 +80,13 @@ async fn finish(engine: &Engine, report: &ChordReport, claim: &ChordClaim) -> Re
 }
 
 /// The chord ends without its body.
-async fn fail(engine: &Engine, report: &ChordReport, claim: &ChordClaim, failure: &Failure) -> Result<(), Trouble> {
+async fn fail(ground: &Ground<'_>, report: &ChordReport, claim: &ChordClaim, failure: &Failure) -> Result<(), Trouble> {
     tracing::error!(group = %claim.group, "Chord {} failed: {}", claim.group, failure.exception().repr());
-    let steps = settle::chord_failed(report, failure, SystemTime::now(), engine.catalog.new_style());
-    match settler::perform(engine, None, steps).await {
+    let steps = settle::chord_failed(report, failure, SystemTime::now(), ground.new_style);
+    match settler::perform(*ground, None, steps).await {
         Ok(()) => {}
         Err(Trouble::GiveUp) => {
-            give_back(engine.celery.backend().as_ref(), claim).await;
+            give_back(ground.celery.backend().as_ref(), claim).await;
             return Err(Trouble::GiveUp);
         }
         // The body's failure is stored before its errbacks are published, so nobody waits in vain.
@@ -95,8 +94,8 @@ async fn fail(engine: &Engine, report: &ChordReport, claim: &ChordClaim, failure
             tracing::error!(group = %claim.group, problem, "the errbacks of a chord cannot be published");
         }
     }
-    let backend = engine.celery.backend().as_ref();
-    settler::persist_store(engine, || backend.chord_abort(&claim.group)).await
+    let backend = ground.celery.backend().as_ref();
+    settler::persist_store(ground, || backend.chord_abort(&claim.group)).await
 }
 
 /// Lets the claim run out at once, so that the redelivered message, here or elsewhere, gets it.

@@ -49,3 +49,17 @@ impl Ticket {
         }
     }
 }
+
+/// Carries a settlement out on `celery` alone, without a worker: what is published and stored goes there, the message is
+/// nobody's. False if something could not be done.
+#[expect(dead_code, reason = "for TestWorker")]
+pub(crate) async fn carry_out(celery: &celery_broker::Celery, settlement: Settlement) -> bool {
+    let ground = settler::Ground {
+        celery,
+        emitter: None,
+        patience: std::time::Duration::from_secs(5),
+        eta_horizon: std::time::Duration::MAX,
+        new_style: &std::collections::HashSet::new(),
+    };
+    settler::perform(ground, settlement.task_id.as_ref(), settlement.steps).await.is_ok()
+}

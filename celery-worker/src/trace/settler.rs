@@ -5,12 +5,14 @@
 //! delays nobody else. If the store or the broker does not answer, a settlement is tried again for a while, and then
 //! its message is given back: no message is acked whose result is not stored.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use celery_broker::BackendError;
-use celery_protocol::event::EventBody;
-use celery_protocol::{ResultMeta, ResultTuple, TaskId};
+use celery_broker::event::Emitter;
+use celery_broker::{BackendError, Celery};
+use celery_protocol::event::{EventBody, TaskEvent};
+use celery_protocol::{ResultMeta, ResultTuple, TaskId, TaskName};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
@@ -80,7 +82,7 @@ async fn settle_batch(engine: &Engine, batch: Vec<Finished>) {
         }
         tickets.push((ticket, settlement.disposition));
     }
-    let stored = store(engine, &mut metas).await;
+    let stored = store(&engine.ground(), &mut metas).await;
     for event in events {
         engine.emitter.emit(EventBody::Task(event));
     }
@@ -93,10 +95,32 @@ async fn settle_batch(engine: &Engine, batch: Vec<Finished>) {
 async fn settle_one(engine: &Engine, finished: Finished) {
     let Finished { ticket, settlement } = finished;
     let Settlement { task_id, steps, disposition } = settlement;
-    match perform(engine, task_id.as_ref(), steps).await {
+    match perform(engine.ground(), task_id.as_ref(), steps).await {
         Ok(()) => ticket.settle(disposition),
         Err(Trouble::GiveUp) => ticket.settle(Disposition::Requeue),
         Err(Trouble::Refused(problem)) => fail_instead(engine, ticket, &problem).await,
+    }
+}
+
+/// What steps are carried out on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ground<'a> {
+    pub(crate) celery: &'a Celery,
+    /// Where events go, if anywhere.
+    pub(crate) emitter: Option<&'a Emitter>,
+    /// How long broker and store are tried.
+    pub(crate) patience: Duration,
+    /// What is due later than this goes through the broker's delayed delivery.
+    pub(crate) eta_horizon: Duration,
+    /// The tasks here that are errbacks of the new style.
+    pub(crate) new_style: &'a HashSet<TaskName>,
+}
+
+impl Ground<'_> {
+    fn emit(&self, event: Box<TaskEvent>) {
+        if let Some(emitter) = self.emitter {
+            emitter.emit(EventBody::Task(event));
+        }
     }
 }
 
@@ -111,7 +135,7 @@ pub(super) enum Trouble {
 /// Carries steps out in order; stops at the first that fails. A task's own result lists as children what was published
 /// before it.
 pub(super) fn perform<'a>(
-    engine: &'a Engine,
+    ground: Ground<'a>,
     task_id: Option<&'a TaskId>,
     steps: Vec<Step>,
 ) -> BoxFuture<'a, Result<(), Trouble>> {
@@ -120,7 +144,7 @@ pub(super) fn perform<'a>(
         let mut children: Vec<ResultTuple> = Vec::new();
         for step in steps {
             match step {
-                Step::Publish(follow_up) => match apply::publish(engine, follow_up).await {
+                Step::Publish(follow_up) => match apply::publish(&ground, follow_up).await {
                     Publishing::Confirmed(child) => children.extend(child),
                     Publishing::Refused(problem) => return Err(Trouble::Refused(problem)),
                     Publishing::GaveUp(error) => {
@@ -133,12 +157,12 @@ pub(super) fn perform<'a>(
                     if task_id == Some(&meta.task_id) {
                         meta.children.get_or_insert_default().append(&mut children);
                     }
-                    if !store(engine, &mut vec![*meta]).await {
+                    if !store(&ground, &mut vec![*meta]).await {
                         return Err(Trouble::GiveUp);
                     }
                 }
-                Step::ChordPart(report) => chord::report(engine, *report).await?,
-                Step::Emit(event) => engine.emitter.emit(EventBody::Task(event)),
+                Step::ChordPart(report) => chord::report(&ground, *report).await?,
+                Step::Emit(event) => ground.emit(event),
             }
         }
         Ok(())
@@ -162,26 +186,26 @@ async fn fail_instead(engine: &Engine, ticket: Ticket, problem: &str) {
             other => others.push(other),
         }
     }
-    if perform(engine, task_id.as_ref(), others).await.is_err() {
+    if perform(engine.ground(), task_id.as_ref(), others).await.is_err() {
         return ticket.settle(Disposition::Requeue);
     }
-    if let Err(Trouble::Refused(problem)) = perform(engine, task_id.as_ref(), errbacks).await {
+    if let Err(Trouble::Refused(problem)) = perform(engine.ground(), task_id.as_ref(), errbacks).await {
         tracing::error!(id = %job.request.id(), problem, "its errbacks cannot be published either");
     }
     ticket.settle(disposition);
 }
 
 /// Stores results, trying again while the store is unreachable. False when patience is at an end.
-pub(super) async fn store(engine: &Engine, metas: &mut Vec<ResultMeta>) -> bool {
-    let patience = Instant::now() + engine.settings.store_patience;
+pub(super) async fn store(ground: &Ground<'_>, metas: &mut Vec<ResultMeta>) -> bool {
+    let patience = Instant::now() + ground.patience;
     let mut pause = PAUSE;
     while !metas.is_empty() {
-        let error = match engine.celery.backend().store_many(metas).await {
+        let error = match ground.celery.backend().store_many(metas).await {
             Ok(()) => break,
             Err(error) => error,
         };
         if !error.is_transient() {
-            return store_singly(engine, metas, &error).await;
+            return store_singly(ground, metas, &error).await;
         }
         if Instant::now() + pause > patience {
             tracing::error!(%error, count = metas.len(), "results could not be stored; their messages are given back");
@@ -196,13 +220,13 @@ pub(super) async fn store(engine: &Engine, metas: &mut Vec<ResultMeta>) -> bool 
 }
 
 /// One of the results is refused for good: stores the others, and in its place a failure that says so.
-async fn store_singly(engine: &Engine, metas: &mut Vec<ResultMeta>, error: &BackendError) -> bool {
+async fn store_singly(ground: &Ground<'_>, metas: &mut Vec<ResultMeta>, error: &BackendError) -> bool {
     let mut all = true;
     for meta in metas.drain(..) {
-        let Err(error) = engine.celery.backend().store(&meta).await else { continue };
+        let Err(error) = ground.celery.backend().store(&meta).await else { continue };
         tracing::error!(id = %meta.task_id, %error, "this result cannot be stored; a failure is stored in its place");
         let failure = settle::unstorable(&meta, &error.to_string());
-        if let Err(error) = engine.celery.backend().store(&failure).await {
+        if let Err(error) = ground.celery.backend().store(&failure).await {
             tracing::error!(id = %meta.task_id, %error, "that failure could not be stored either");
             all = false;
         }
@@ -212,11 +236,11 @@ async fn store_singly(engine: &Engine, metas: &mut Vec<ResultMeta>, error: &Back
 }
 
 /// Asks the store something, trying again while it is unreachable.
-pub(super) async fn persist_store<T, F>(engine: &Engine, ask: impl Fn() -> F) -> Result<T, Trouble>
+pub(super) async fn persist_store<T, F>(ground: &Ground<'_>, ask: impl Fn() -> F) -> Result<T, Trouble>
 where
     F: Future<Output = Result<T, BackendError>>,
 {
-    let patience = Instant::now() + engine.settings.store_patience;
+    let patience = Instant::now() + ground.patience;
     let mut pause = PAUSE;
     loop {
         let error = match ask().await {

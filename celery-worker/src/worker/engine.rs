@@ -22,6 +22,7 @@ use crate::pool::{Job, Pool, Work};
 use crate::stats::Stats;
 use crate::task::Tasks;
 use crate::trace::settle::{self, Ended, Settlement, Wants};
+use crate::trace::settler::Ground;
 use crate::trace::{Finished, Ticket, events, execute, log, result_meta};
 
 /// How long STARTED may take to be stored; the task runs in any case.
@@ -106,6 +107,17 @@ impl Engine {
     pub(crate) fn wants(&self, rules: Rules) -> Wants {
         let events = rules.send_events && self.task_events.load(Ordering::Relaxed);
         Wants { extended: self.settings.result_extended, events }
+    }
+
+    /// What settlements are carried out on.
+    pub(crate) fn ground(&self) -> Ground<'_> {
+        Ground {
+            celery: &self.celery,
+            emitter: Some(&self.emitter),
+            patience: self.settings.store_patience,
+            eta_horizon: self.settings.eta_horizon,
+            new_style: self.catalog.new_style(),
+        }
     }
 
     /// Whether task events are sent.
