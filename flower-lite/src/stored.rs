@@ -16,14 +16,14 @@ const MAX_TEXT: usize = 256 << 10;
 
 /// Whether the backend may know more than the events of `task` tell.
 #[must_use]
-pub fn is_worth_a_look(task: &Task) -> bool {
+pub(crate) fn is_worth_a_look(task: &Task) -> bool {
     let success = task.success().and_then(|success| success.result.as_deref());
     let trouble = task.trouble().and_then(|trouble| trouble.traceback.as_deref());
     !task.state().is_ready() || success.is_some_and(looks_cut) || trouble.is_some_and(looks_cut)
 }
 
 /// Asks the backend; no answer in time, or no backend, is no answer.
-pub async fn look_up(celery: Option<&Celery>, id: &str) -> Option<Stored> {
+pub(crate) async fn look_up(celery: Option<&Celery>, id: &str) -> Option<Stored> {
     let id = TaskId::parse(id).ok()?;
     let asked = tokio::time::timeout(DEADLINE, celery?.backend().get(&id)).await.ok()?;
     match asked {

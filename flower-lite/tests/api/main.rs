@@ -1,7 +1,10 @@
 //! The monitor from outside: over HTTP, fed by hand, by a recording, and by real workers.
 
+#![expect(clippy::expect_used, reason = "a test that can't go on ends")]
+
 mod helpers;
 mod json;
 mod pages;
 mod replay;
 mod stream;
+mod workers;

@@ -26,6 +26,8 @@ async fn every_page_has_its_address_built_or_not() {
                 assert_eq!(text.lines().count(), 1);
             }
         }
+        let bare = monitor.client.get(&monitor.base).send().await.expect("an answer");
+        assert_eq!(bare.status(), 200, "without a slash at its end");
         let unknown = monitor.ask("wp-admin").await;
         assert_eq!(unknown.status(), 404);
     }

@@ -70,7 +70,7 @@ fn events(index: usize, life: &Life, skew: &[f64; 3]) -> Vec<Event> {
             End::Succeeded => tell("succeeded", host, json!({ "result": "3", "runtime": 0.5 })),
             End::Failed => tell("failed", host, json!({ "exception": "KeyError()", "traceback": "tb" })),
             End::Revoked => {
-                tell("revoked", host, json!({ "terminated": true, "signum": 15, "expired": false }))
+                tell("revoked", host, json!({ "terminated": true, "signum": 15, "expired": false }));
             }
         }
     }
