@@ -1,0 +1,87 @@
+//! The tasks of Celery's own integration suite (`t/integration/tasks.py`), for its tests to run against this worker:
+//! `make conformance`. It takes no arguments; the environment is the one that the harness describes
+//! (`broker/testkit/conformance/README.md`).
+//!
+//! By topic: [`values`] compute, [`failing`] fail, [`requests`] look at their call and retry, [`canvas`] send or become
+//! other tasks, [`smoke`] are those of `t/smoke/tasks.py`.
+
+#[path = "integration_tasks/canvas.rs"]
+mod canvas;
+#[path = "integration_tasks/config.rs"]
+mod config;
+#[path = "integration_tasks/failing.rs"]
+mod failing;
+#[path = "integration_tasks/redis.rs"]
+mod redis;
+#[path = "integration_tasks/requests.rs"]
+mod requests;
+#[path = "integration_tasks/smoke.rs"]
+mod smoke;
+#[path = "integration_tasks/values.rs"]
+mod values;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use anyhow::Result;
+use celery_worker::{Worker, WorkerBuilder};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What the tasks share.
+struct App {
+    redis: redis::Redis,
+    attempts: Attempts,
+}
+celery_worker::from_ref!(App { redis: redis::Redis, attempts: Attempts });
+
+/// Runs of one task, counted over all its calls: in Python an attribute of the task object.
+#[derive(Clone, Default)]
+struct Attempts(Arc<AtomicU32>);
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_writer(std::io::stderr).init();
+    let config = config::Config::from_env()?;
+    let celery = config.celery().start()?;
+    let app = App { redis: redis::Redis::parse(&config.redis)?, attempts: Attempts::default() };
+
+    let mut worker = Worker::builder(celery.clone(), app);
+    for register in [values::register, failing::register, requests::register, canvas::register] {
+        worker = register(worker);
+    }
+    if config.smoke {
+        worker = smoke::register(worker);
+    }
+    let worker = config.apply(worker).build()?;
+
+    let handle = worker.handle();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut quit = signal(SignalKind::quit())?;
+    let signals = async {
+        // The first asks it to finish what it has begun, the second to drop it; SIGQUIT does that at once.
+        let cold = tokio::select! {
+            _ = terminate.recv() => false,
+            _ = interrupt.recv() => false,
+            _ = quit.recv() => true,
+        };
+        if !cold {
+            handle.stop();
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                _ = quit.recv() => {}
+            }
+        }
+        handle.stop_now();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        stopped = worker.run_until(std::future::pending()) => { stopped?; }
+        () = signals => {}
+    }
+    celery.close().await;
+    Ok(())
+}
+
+type Builder = WorkerBuilder<App>;
