@@ -7,8 +7,8 @@ use celery_protocol::{RawMap, Signature, SignatureOptions, TaskName, pyjson};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::crontab::{Crontab, Fields};
 use super::schedule::Schedule;
-use super::schedule::crontab::{Crontab, Fields};
 
 /// A periodic task.
 #[derive(Debug, Clone, PartialEq)]

@@ -204,7 +204,7 @@ fn register(builder: WorkerBuilder<()>, witness: &Arc<Witness>) -> WorkerBuilder
                 let now = witness.running.fetch_add(1, Ordering::SeqCst) + 1;
                 witness.most_running.fetch_max(now, Ordering::SeqCst);
                 let _leave = Leave(witness);
-                tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+                wait::nothing_for(Duration::from_millis(milliseconds)).await;
                 Ok(milliseconds)
             }
         })

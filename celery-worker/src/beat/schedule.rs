@@ -1,10 +1,8 @@
 //! When a periodic task is due: every so often, or at the minutes of a crontab. Pure.
 
-pub mod crontab;
-
 use std::time::{Duration, SystemTime};
 
-use crontab::Crontab;
+use super::crontab::Crontab;
 
 /// When a task is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
