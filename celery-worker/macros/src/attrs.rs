@@ -192,7 +192,7 @@ fn name(key: &Ident, value: &Value, errors: &mut Errors) -> String {
             return name;
         }
         Some(_) => {
-            errors.push(key, "a task's name has 1 to 255 characters, none of which is a control character")
+            errors.push(key, "a task's name has 1 to 255 characters, none of which is a control character");
         }
     }
     String::new()

@@ -137,7 +137,6 @@ mod tests {
         let mut lanes = tokio::task::JoinSet::new();
         for _ in 0..8 {
             let (queue, taken) = (queue.clone(), taken.clone());
-            #[expect(clippy::disallowed_methods, reason = "JoinSet awaits them")]
             lanes.spawn(async move {
                 while taken.load(Ordering::SeqCst) < 1_000 {
                     let Some(job) = queue.pop() else {

@@ -16,7 +16,7 @@ async fn add(x: i64, y: i64) -> TaskResult<i64> {
 /// A blocking task without arguments, without a doc test, behind a `cfg`.
 #[cfg(not(any()))]
 #[task(name = "tasks.now")]
-pub fn now() -> TaskResult<u64> {
+pub(super) fn now() -> TaskResult<u64> {
     Ok(0)
 }
 
@@ -47,7 +47,7 @@ struct AppState {
 crate::from_ref!(AppState { pool: Pool, name: String });
 
 mod wording {
-    pub use crate::context::Context as Ctx;
+    pub(super) use crate::context::Context as Ctx;
 }
 
 /// Context and state by value and by reference, under other names; results with an error type of one's own.

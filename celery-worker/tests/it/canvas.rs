@@ -53,8 +53,8 @@ async fn an_errback_gets_the_id_of_the_failed_task() {
 async fn a_chain_goes_on_and_its_failure_reaches_the_end() {
     let stage = Stage::new("chain").await;
     let worker = stage.running().await;
-    let add = |x: i64| Sig::<i64>::new("t.add").arg(&x);
-    let steps: Chain<i64> = chain(add(1).arg(&2)).then(add(10)).then(add(100));
+    let add = |x: i64| Sig::<i64>::new("t.add").arg(x);
+    let steps: Chain<i64> = chain(add(1).arg(2)).then(add(10)).then(add(100));
     let value = stage.celery.send(steps).await.unwrap().get(SOON).await.unwrap();
     assert_eq!(value, 113);
 
@@ -70,7 +70,7 @@ async fn a_chain_goes_on_and_its_failure_reaches_the_end() {
 async fn a_chord_calls_its_body_once_with_all_results() {
     let stage = Stage::new("chord").await;
     let worker = stage.running().await;
-    let add = |x: i64| Sig::<i64>::new("t.add").arg(&x).arg(&x);
+    let add = |x: i64| Sig::<i64>::new("t.add").arg(x).arg(x);
     let header = group((0..10).map(add));
     let value: Value = stage.celery.send(chord(header, Sig::<Value>::new("t.list"))).await.unwrap().get(SOON).await.unwrap();
     assert_eq!(value, json!([[0, 2, 4, 6, 8, 10, 12, 14, 16, 18]]));
@@ -83,7 +83,7 @@ async fn a_chord_with_a_failed_member_ends_in_its_bodys_errback() {
     let stage = Stage::new("chord-fails").await;
     let worker = stage.running().await;
     let bad = canvas::Group::of([
-        canvas::Canvas::Task(Sig::<i64>::new("t.add").arg(&1).arg(&1).into_signature().unwrap()),
+        canvas::Canvas::Task(Sig::<i64>::new("t.add").arg(1).arg(1).into_signature().unwrap()),
         canvas::Canvas::Task(Sig::<Value>::new("t.fail").arg("member").into_signature().unwrap()),
     ]);
     let errback = Sig::<Value>::new("t.list").task_id(&id("chord-errback"));

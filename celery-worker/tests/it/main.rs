@@ -2,6 +2,14 @@
 //!
 //! One binary for all of them, so that they are linked once. [`stage`] starts servers and workers and holds the tasks that
 //! the tests call.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::needless_pass_by_value,
+    clippy::unnecessary_literal_unwrap,
+    unreachable_pub,
+    reason = "a test fails by panicking; its tasks are as public as people's"
+)]
 
 mod stage;
 

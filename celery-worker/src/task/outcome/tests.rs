@@ -2,7 +2,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use celery_protocol::{Body, Headers, Message, Nodename, TaskDef, TaskId, TaskName};
+use celery_protocol::{Body, Headers, Message, Nodename, TaskId, TaskName};
 use expect_test::{Expect, expect};
 use serde_json::Value;
 
