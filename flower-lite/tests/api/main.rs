@@ -1,5 +1,4 @@
 //! The monitor from outside: over HTTP, fed by hand, by a recording, and by real workers.
-#![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 #![expect(clippy::expect_used, reason = "a test that can't go on ends")]
 
