@@ -8,6 +8,7 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::{Error, ResponseError, web};
+use base64::prelude::{BASE64_STANDARD, Engine};
 use sha2::{Digest, Sha256};
 
 use crate::problem::{Kind, Problem};
@@ -48,7 +49,7 @@ fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 
-/// Middleware of every resource that is not public: answers `unauthenticated` where a token is missing.
+/// Middleware of every resource that is not public: answers `unauthenticated` where a bearer token is missing.
 ///
 /// # Errors
 /// Only what the inner service fails with.
@@ -56,22 +57,60 @@ pub async fn require_token<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
-    let tokens = request.app_data::<web::Data<Api>>().map(|api| api.tokens.clone()).unwrap_or_default();
-    if tokens.is_empty() || bearer(&request).is_some_and(|token| tokens.accept(token)) {
+    let accepted = accepts(&request, bearer(&request));
+    guard(request, next, accepted, "Bearer realm=\"producer-api\"").await
+}
+
+/// As [`require_token`], for pages: a token is also accepted as the password of basic authentication.
+///
+/// # Errors
+/// Only what the inner service fails with.
+pub async fn require_token_or_password<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    let accepted = accepts(&request, bearer(&request).or_else(|| password(&request)));
+    guard(request, next, accepted, "Basic realm=\"producer-api\", charset=\"UTF-8\"").await
+}
+
+async fn guard<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+    accepted: bool,
+    challenge: &'static str,
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    if accepted {
         return Ok(next.call(request).await?.map_into_left_body());
     }
-    let challenge = HeaderValue::from_static("Bearer realm=\"producer-api\"");
-    let problem = Problem::new(Kind::Unauthenticated, "the Authorization header has no valid bearer token")
-        .header(header::WWW_AUTHENTICATE, challenge)
+    let problem = Problem::new(Kind::Unauthenticated, "the Authorization header has no valid token")
+        .header(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
         .closing();
     // Answered here, inside the request's scope: an error would be answered outside of it, without the request's id.
     Ok(request.into_response(problem.error_response()).map_into_right_body())
 }
 
-fn bearer(request: &ServiceRequest) -> Option<&str> {
+fn accepts(request: &ServiceRequest, token: Option<String>) -> bool {
+    match request.app_data::<web::Data<Api>>() {
+        Some(api) => api.tokens.is_empty() || token.is_some_and(|token| api.tokens.accept(&token)),
+        None => false,
+    }
+}
+
+fn bearer(request: &ServiceRequest) -> Option<String> {
+    credentials(request, "bearer").map(str::to_owned)
+}
+
+fn password(request: &ServiceRequest) -> Option<String> {
+    let decoded = BASE64_STANDARD.decode(credentials(request, "basic")?).ok()?;
+    let (_user, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
+    Some(password.to_owned())
+}
+
+/// What follows the scheme in `Authorization`.
+fn credentials<'a>(request: &'a ServiceRequest, scheme: &str) -> Option<&'a str> {
     let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    let (given, credentials) = value.split_once(' ')?;
+    given.eq_ignore_ascii_case(scheme).then(|| credentials.trim())
 }
 
 #[cfg(test)]

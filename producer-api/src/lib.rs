@@ -8,6 +8,7 @@
 pub mod auth;
 pub mod clock;
 pub mod config;
+pub mod dashboard;
 pub mod dto;
 pub mod extract;
 pub mod gate;

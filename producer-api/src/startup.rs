@@ -11,6 +11,7 @@ use celery_broker::{BrokerError, Celery};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::dashboard::Dashboard;
 use crate::extract::parameter_problem;
 use crate::middleware;
 use crate::routes::{self, Groups};
@@ -25,6 +26,7 @@ pub struct Application {
     server: Server,
     address: SocketAddr,
     api: web::Data<Api>,
+    dashboard: Dashboard,
     drain_delay: Duration,
 }
 
@@ -61,15 +63,18 @@ impl Application {
             .fold(builder, |builder, (pattern, queue)| builder.route(pattern, queue))
             .start()
             .map_err(|err| StartError::Broker(Box::new(err)))?;
+        let dashboard =
+            Dashboard::start(&celery, config.dashboard).map_err(|err| StartError::Broker(Box::new(err)))?;
         let api = web::Data::new(Api::new(celery, config, origin(), metrics));
         let groups = Groups { walkthrough: config.walkthrough };
-        let shared = api.clone();
+        let (shared, mounted) = (api.clone(), dashboard.clone());
         let mut server = HttpServer::new(move || {
             App::new()
                 .app_data(shared.clone())
                 .app_data(web::QueryConfig::default().error_handler(|err, _| parameter_problem(err)))
                 .app_data(web::PathConfig::default().error_handler(|err, _| parameter_problem(err)))
                 .wrap(from_fn(middleware::observe))
+                .configure(|services| mounted.mount(services))
                 .configure(|services| routes::configure(services, groups))
         })
         .keep_alive(config.keep_alive)
@@ -86,7 +91,7 @@ impl Application {
         if !config.listen.ip().is_loopback() && config.tokens.is_empty() {
             tracing::warn!("no token is asked for: everybody who reaches {address} may run any task");
         }
-        Ok(Application { server: server.run(), address, api, drain_delay: config.drain_delay })
+        Ok(Application { server: server.run(), address, api, dashboard, drain_delay: config.drain_delay })
     }
 
     /// Where it listens.
@@ -100,7 +105,7 @@ impl Application {
     /// # Errors
     /// The server died by itself.
     pub async fn run_until(self, stop: CancellationToken) -> io::Result<()> {
-        let Application { mut server, api, drain_delay, .. } = self;
+        let Application { mut server, api, dashboard, drain_delay, .. } = self;
         let handle = server.handle();
         let died = tokio::select! {
             served = &mut server => Some(served),
@@ -113,6 +118,7 @@ impl Application {
                 api.drain.cancel();
                 let stopping = async {
                     tokio::time::sleep(drain_delay).await;
+                    dashboard.close();
                     handle.stop(true).await;
                 };
                 futures_util::future::join(server, stopping).await.0

@@ -219,7 +219,9 @@ async fn a_body_that_is_refused_by_its_head_is_not_read() {
 
 #[tokio::test]
 async fn tokens_are_asked_for_where_they_are_configured() {
-    let app = TestApp::start_with(&[("PRODUCER_API_TOKENS", "s3cret,other")]).await;
+    let app =
+        TestApp::start_with(&[("PRODUCER_API_TOKENS", "s3cret,other"), ("PRODUCER_API_DASHBOARD", "true")])
+            .await;
     let body = json!({"task": "t"});
     let answer = app.post("/v1/tasks", &body).await;
     let problem = answer.problem(401, "unauthenticated");
@@ -229,6 +231,16 @@ async fn tokens_are_asked_for_where_they_are_configured() {
     }
     for path in ["/livez", "/readyz", "/openapi.json", "/problems/unroutable", "/docs/"] {
         assert_eq!(app.get(path).await.status, 200, "{path}");
+    }
+    let dashboard = app.get("/dashboard/api/v2/overview").await;
+    assert_eq!((dashboard.status.as_u16(), &dashboard.header("www-authenticate")[..6]), (401, "Basic "));
+    for (path, password, expected) in [
+        ("/dashboard/healthcheck", "s3cret", 200),
+        ("/dashboard/healthcheck", "wrong", 401),
+        ("/metrics", "s3cret", 401),
+    ] {
+        let request = app.request(Method::GET, path).basic_auth("anybody", Some(password));
+        assert_eq!(app.send(request).await.status, expected, "{path} {password}");
     }
     for (scheme, token, expected) in [
         ("Bearer", "s3cret", 404),

@@ -104,6 +104,8 @@ async fn sigterm_answers_those_who_wait() {
     })
     .await;
     let waiting = reqwest::get(format!("{base}/v1/tasks/somebody/result?wait=30&assume_pending=true"));
+    let mut stream = reqwest::get(format!("{base}/dashboard/api/v2/stream?topics=overview")).await.unwrap();
+    assert!(stream.chunk().await.unwrap().is_some(), "the live stream is open");
     let terminate = async {
         celery_testkit::wait::nothing_for(Duration::from_millis(500)).await;
         program.term();

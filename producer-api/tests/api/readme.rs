@@ -58,7 +58,7 @@ fn dots_stand_for_anything() {
 async fn every_command_of_the_readme_answers_as_it_says() {
     let broker = Rabbit::shared().await.vhost("readme").await;
     let backend = Redis::shared().await.database();
-    let app = TestApp::start_on(&broker, &backend, &[]).await;
+    let app = TestApp::start_on(&broker, &backend, &[("PRODUCER_API_DASHBOARD", "true")]).await;
     let _worker = PythonWorker::peer(&broker, &backend, &["--pool", "solo"]).await;
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let commands = commands(&readme);

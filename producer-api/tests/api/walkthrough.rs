@@ -1,17 +1,17 @@
 //! The requests of the 2016 walkthrough, and what it shows as their answers.
 
 use celery_protocol::TaskId;
-use celery_testkit::{PythonWorker, Rabbit, Redis};
+use celery_testkit::{PythonWorker, Rabbit, Redis, wait};
 use reqwest::Method;
 use serde_json::json;
 
-use crate::app::TestApp;
+use crate::app::{SOON, TestApp};
 
 #[tokio::test]
 async fn the_article_can_be_followed() {
     let broker = Rabbit::shared().await.vhost("walkthrough").await;
     let backend = Redis::shared().await.database();
-    let app = TestApp::start_on(&broker, &backend, &[]).await;
+    let app = TestApp::start_on(&broker, &backend, &[("PRODUCER_API_DASHBOARD", "true")]).await;
 
     let answer = app.get("/?start=41&stop=45").await;
     assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, "application/json"));
@@ -22,13 +22,23 @@ async fn the_article_can_be_followed() {
     assert_eq!((waiting.status.as_u16(), waiting.text.as_str()), (202, "Job has not finished!"));
     assert_eq!(waiting.header("content-type"), "text/html; charset=utf-8");
 
-    let _worker = PythonWorker::peer(&broker, &backend, &["--pool", "solo"]).await;
+    let _worker = PythonWorker::peer(&broker, &backend, &["--pool", "solo", "-E"]).await;
     app.get_waiting(&format!("/v1/tasks/{id}/result")).await;
     let answer = app.get(&format!("/results/{id}")).await;
     let number = answer.json()["result"].as_i64().unwrap();
     assert!((41..45).contains(&number));
     assert_eq!(answer.text, format!("{{\n  \"result\": {number}\n}}\n"));
     assert_eq!(app.get("/results").await.json(), json!({"queued_job_ids": []}));
+
+    for path in ["/dashboard", "/dashboard/"] {
+        let page = app.get(path).await;
+        assert_eq!(page.status, 200, "{}", page.text);
+    }
+    wait::until(SOON, "the dashboard to show the task", async || {
+        let shown = app.get(&format!("/dashboard/api/v2/tasks/{id}")).await;
+        if shown.status == 200 { Ok(()) } else { Err(shown.text) }
+    })
+    .await;
 
     let failing = app.get("/?start=53&stop=45").await.json()["job_id"].as_str().unwrap().to_owned();
     app.get_waiting(&format!("/v1/tasks/{failing}/result")).await;
