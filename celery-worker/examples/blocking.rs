@@ -25,7 +25,7 @@ fn hash(#[ctx] ctx: &Context, text: String, rounds: u64) -> TaskResult<String> {
 async fn main() -> Result<()> {
     let celery = connect("blocking").await?;
     let worker = Worker::builder(celery.clone(), ()).task::<hash>().build()?;
-    serve(worker, async {
+    serve(&celery, worker, async {
         println!("{}", celery.send(hash::s("celery", 2)).await?.get(PATIENCE).await?);
         match celery.send(hash::s("celery", u64::MAX)).await?.get(PATIENCE).await {
             Err(GetError::Failed(failure)) => println!("stopped: {}", failure.exception.repr()),

@@ -36,7 +36,7 @@ async fn main() -> Result<()> {
         .task::<show>()
         .task::<area>()
         .build()?;
-    serve(worker, async {
+    serve(&celery, worker, async {
         // ((2 + 3) * 4) apples
         let steps = chain(add::s(2, 3)).then(mul::partial(4)).then(show::partial("apples"));
         println!("{}", celery.send(steps).await?.get(PATIENCE).await?);

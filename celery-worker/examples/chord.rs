@@ -21,7 +21,7 @@ async fn total(parts: Vec<u64>) -> TaskResult<u64> {
 async fn main() -> Result<()> {
     let celery = connect("chord").await?;
     let worker = Worker::builder(celery.clone(), ()).task::<count>().task::<total>().build()?;
-    serve(worker, async {
+    serve(&celery, worker, async {
         let texts = ["to be", "or not to be", "that is the question"];
         let each = celery.send(group(texts.map(count::s))).await?.get(PATIENCE).await?;
         println!("each: {each:?}");

@@ -16,7 +16,7 @@ async fn add(x: i64, y: i64) -> TaskResult<i64> {
 async fn main() -> Result<()> {
     let celery = connect("hello").await?;
     let worker = Worker::builder(celery.clone(), ()).task::<add>().build()?;
-    serve(worker, async {
+    serve(&celery, worker, async {
         let sum: i64 = celery.send(add::s(2, 3)).await?.get(PATIENCE).await?;
         println!("2 + 3 = {sum}");
         Ok(())

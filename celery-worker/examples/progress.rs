@@ -20,7 +20,7 @@ async fn import(#[ctx] ctx: Context, rows: u64) -> TaskResult<u64> {
 async fn main() -> Result<()> {
     let celery = connect("progress").await?;
     let worker = Worker::builder(celery.clone(), ()).task::<import>().build()?;
-    serve(worker, async {
+    serve(&celery, worker, async {
         let id = TaskId::parse(format!("import-{}", std::process::id()))?;
         // Watching starts before sending, so that nothing is missed. It ends with the task.
         let mut states = celery.backend().watch(&id).await?;

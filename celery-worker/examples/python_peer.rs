@@ -37,7 +37,7 @@ async fn main() -> Result<()> {
     let celery = connect("python_peer").await?;
     // Python's queue is `python`, that of this worker is `rust`.
     let worker = Worker::builder(celery.clone(), ()).task::<add>().queues(["rust"]).build()?;
-    serve(worker, async {
+    serve(&celery, worker, async {
         let product = celery.send(mul::s(6, 7).queue("python")).await?.get(PATIENCE).await?;
         println!("Python says 6 * 7 = {product}");
 

@@ -21,7 +21,7 @@ async fn main() -> Result<()> {
     worker = worker.raw_task("raw.echo", TaskOptions::DEFAULT, |ctx, call| async move {
         Ok(json!({ "args": call.args, "kwargs": call.kwargs, "retries": ctx.request().retries() }))
     });
-    serve(worker.build()?, async {
+    serve(&celery, worker.build()?, async {
         for name in ["raw.double", "raw.triple"] {
             let call = Sig::<i64>::new(name).arg(7);
             println!("{name}(7) = {}", celery.send(call).await?.get(PATIENCE).await?);

@@ -54,7 +54,7 @@ async fn main() -> Result<()> {
         .task::<wait_for>()
         .task::<hopeless>()
         .build()?;
-    serve(worker, async {
+    serve(&celery, worker, async {
         println!("fetched at call {}", celery.send(fetch::s()).await?.get(PATIENCE).await?);
         println!("{}", celery.send(wait_for::s(4)).await?.get(PATIENCE).await?);
         match celery.send(hopeless::s()).await?.get(PATIENCE).await {

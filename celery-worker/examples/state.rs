@@ -45,7 +45,7 @@ async fn main() -> Result<()> {
     let celery = connect("state").await?;
     let shop = Shop { stock: Stock::default(), name: "The corner shop".into() };
     let worker = Worker::builder(celery.clone(), shop).task::<deliver>().task::<report>().build()?;
-    serve(worker, async {
+    serve(&celery, worker, async {
         for count in [2, 3] {
             celery.send(deliver::s("apples", count)).await?.get(PATIENCE).await?;
         }

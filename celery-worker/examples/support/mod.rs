@@ -6,7 +6,7 @@ use std::future::{Future, pending};
 use std::time::Duration;
 
 use anyhow::Result;
-use celery_worker::Worker;
+use celery_protocol::QueueName;
 use celery_worker::prelude::*;
 
 /// How long an example waits for an answer.
@@ -21,10 +21,21 @@ pub(crate) async fn connect(name: &str) -> Result<Celery> {
     Ok(celery.connect().await?)
 }
 
-/// Runs the worker until the example has ended.
-pub(crate) async fn serve<T>(worker: Worker, example: impl Future<Output = Result<T>>) -> Result<T> {
+/// Runs the worker until the example has ended. The example begins when the worker has made its queues: what is sent
+/// before that, to a new broker, has nowhere to go.
+pub(crate) async fn serve<T>(
+    celery: &Celery,
+    worker: Worker,
+    example: impl Future<Output = Result<T>>,
+) -> Result<T> {
     let handle = worker.handle();
+    let queues = worker.queues().map(QueueName::parse).collect::<Result<Vec<_>, _>>()?;
     let (stopped, answer) = tokio::join!(worker.run_until(pending()), async {
+        for queue in &queues {
+            while celery.queue_depth(queue).await?.is_none() {
+                tokio::task::yield_now().await;
+            }
+        }
         let answer = example.await;
         handle.stop();
         answer
