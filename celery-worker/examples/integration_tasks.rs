@@ -11,8 +11,8 @@ mod canvas;
 mod config;
 #[path = "integration_tasks/failing.rs"]
 mod failing;
-#[path = "integration_tasks/redis.rs"]
-mod redis;
+#[path = "integration_tasks/keys.rs"]
+mod keys;
 #[path = "integration_tasks/requests.rs"]
 mod requests;
 #[path = "integration_tasks/smoke.rs"]
@@ -29,10 +29,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// What the tasks share.
 struct App {
-    redis: redis::Redis,
+    redis: keys::Redis,
     attempts: Attempts,
 }
-celery_worker::from_ref!(App { redis: redis::Redis, attempts: Attempts });
+celery_worker::from_ref!(App { redis: keys::Redis, attempts: Attempts });
 
 /// Runs of one task, counted over all its calls: in Python an attribute of the task object.
 #[derive(Clone, Default)]
@@ -43,7 +43,7 @@ async fn main() -> Result<()> {
     tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_writer(std::io::stderr).init();
     let config = config::Config::from_env()?;
     let celery = config.celery().start()?;
-    let app = App { redis: redis::Redis::parse(&config.redis)?, attempts: Attempts::default() };
+    let app = App { redis: keys::Redis::parse(&config.redis)?, attempts: Attempts::default() };
 
     let mut worker = Worker::builder(celery.clone(), app);
     for register in [values::register, failing::register, requests::register, canvas::register] {

@@ -9,9 +9,24 @@ use crate::worker::Settings;
 
 /// What `celery-worker` can be told, beside [`celery_broker::config::CLIENT_SETTINGS`].
 pub const SETTINGS: &[Setting] = &[
-    text("worker_hostname", "hostname", "CELERY_WORKER_HOSTNAME", "Node name; `%h` is the host, `%n` its first part, `%d` its domain. Default: `celery@%h`."),
-    list("worker_queues", "queues", "CELERY_WORKER_QUEUES", "Queues to consume from. Default: `task_default_queue`."),
-    list("worker_exclude_queues", "exclude-queues", "CELERY_WORKER_EXCLUDE_QUEUES", "Queues not to consume from, though `worker_queues` names them."),
+    text(
+        "worker_hostname",
+        "hostname",
+        "CELERY_WORKER_HOSTNAME",
+        "Node name; `%h` is the host, `%n` its first part, `%d` its domain. Default: `celery@%h`.",
+    ),
+    list(
+        "worker_queues",
+        "queues",
+        "CELERY_WORKER_QUEUES",
+        "Queues to consume from. Default: `task_default_queue`.",
+    ),
+    list(
+        "worker_exclude_queues",
+        "exclude-queues",
+        "CELERY_WORKER_EXCLUDE_QUEUES",
+        "Queues not to consume from, though `worker_queues` names them.",
+    ),
     Setting {
         name: "worker_concurrency",
         flag: "concurrency",
@@ -39,20 +54,104 @@ pub const SETTINGS: &[Setting] = &[
         secret: false,
         doc: "Celery's pools are accepted; async tasks always run on one runtime and blocking ones on a bounded pool of threads. `solo` means one slot.",
     },
-    boolean("worker_send_task_events", "task-events", "CELERY_WORKER_SEND_TASK_EVENTS", "false", "Send task events, for monitors."),
-    boolean("task_acks_late", "task-acks-late", "CELERY_TASK_ACKS_LATE", "true", "Ack a message when its task has ended and its result is stored; else when it starts. Celery's default is false."),
-    boolean("task_acks_on_failure", "", "CELERY_TASK_ACKS_ON_FAILURE", "true", "Ack a late-ack task that failed; else its message is rejected, and a dead-letter exchange can keep it."),
-    boolean("task_acks_on_timeout", "", "CELERY_TASK_ACKS_ON_TIMEOUT", "true", "Ack a late-ack task that ran into its hard time limit; else its message is delivered again."),
-    boolean("task_ignore_result", "", "CELERY_TASK_IGNORE_RESULT", "false", "Store no results, unless a task or a call says otherwise."),
-    boolean("task_store_errors_even_if_ignored", "", "CELERY_TASK_STORE_ERRORS_EVEN_IF_IGNORED", "false", "Store failures of tasks whose results are ignored."),
-    boolean("task_track_started", "", "CELERY_TASK_TRACK_STARTED", "false", "Store STARTED when a task starts."),
-    boolean("result_extended", "", "CELERY_RESULT_EXTENDED", "false", "Store name, arguments, worker, retries and queue with each result."),
-    duration("task_time_limit", "time-limit", "CELERY_TASK_TIME_LIMIT", None, "Hard time limit of tasks that have none of their own."),
-    duration("task_soft_time_limit", "soft-time-limit", "CELERY_TASK_SOFT_TIME_LIMIT", None, "Soft time limit of tasks that have none of their own."),
-    boolean("worker_deduplicate_successful_tasks", "", "CELERY_WORKER_DEDUPLICATE_SUCCESSFUL_TASKS", "true", "Ack and skip a redelivered message whose result is SUCCESS. Celery's default is false."),
-    boolean("worker_enable_remote_control", "", "CELERY_WORKER_ENABLE_REMOTE_CONTROL", "true", "Answer `celery inspect` and `celery control`."),
-    duration("worker_heartbeat_interval", "heartbeat-interval", "CELERY_WORKER_HEARTBEAT_INTERVAL", Some("2s"), "Time between heartbeat events; 0 sends none."),
-    duration("worker_eta_horizon", "", "CELERY_WORKER_ETA_HORIZON", Some("60s"), "A task due later than this goes back to the broker's delayed delivery."),
+    boolean(
+        "worker_send_task_events",
+        "task-events",
+        "CELERY_WORKER_SEND_TASK_EVENTS",
+        "false",
+        "Send task events, for monitors.",
+    ),
+    boolean(
+        "task_acks_late",
+        "task-acks-late",
+        "CELERY_TASK_ACKS_LATE",
+        "true",
+        "Ack a message when its task has ended and its result is stored; else when it starts. Celery's default is false.",
+    ),
+    boolean(
+        "task_acks_on_failure",
+        "",
+        "CELERY_TASK_ACKS_ON_FAILURE",
+        "true",
+        "Ack a late-ack task that failed; else its message is rejected, and a dead-letter exchange can keep it.",
+    ),
+    boolean(
+        "task_acks_on_timeout",
+        "",
+        "CELERY_TASK_ACKS_ON_TIMEOUT",
+        "true",
+        "Ack a late-ack task that ran into its hard time limit; else its message is delivered again.",
+    ),
+    boolean(
+        "task_ignore_result",
+        "",
+        "CELERY_TASK_IGNORE_RESULT",
+        "false",
+        "Store no results, unless a task or a call says otherwise.",
+    ),
+    boolean(
+        "task_store_errors_even_if_ignored",
+        "",
+        "CELERY_TASK_STORE_ERRORS_EVEN_IF_IGNORED",
+        "false",
+        "Store failures of tasks whose results are ignored.",
+    ),
+    boolean(
+        "task_track_started",
+        "",
+        "CELERY_TASK_TRACK_STARTED",
+        "false",
+        "Store STARTED when a task starts.",
+    ),
+    boolean(
+        "result_extended",
+        "",
+        "CELERY_RESULT_EXTENDED",
+        "false",
+        "Store name, arguments, worker, retries and queue with each result.",
+    ),
+    duration(
+        "task_time_limit",
+        "time-limit",
+        "CELERY_TASK_TIME_LIMIT",
+        None,
+        "Hard time limit of tasks that have none of their own.",
+    ),
+    duration(
+        "task_soft_time_limit",
+        "soft-time-limit",
+        "CELERY_TASK_SOFT_TIME_LIMIT",
+        None,
+        "Soft time limit of tasks that have none of their own.",
+    ),
+    boolean(
+        "worker_deduplicate_successful_tasks",
+        "",
+        "CELERY_WORKER_DEDUPLICATE_SUCCESSFUL_TASKS",
+        "true",
+        "Ack and skip a redelivered message whose result is SUCCESS. Celery's default is false.",
+    ),
+    boolean(
+        "worker_enable_remote_control",
+        "",
+        "CELERY_WORKER_ENABLE_REMOTE_CONTROL",
+        "true",
+        "Answer `celery inspect` and `celery control`.",
+    ),
+    duration(
+        "worker_heartbeat_interval",
+        "heartbeat-interval",
+        "CELERY_WORKER_HEARTBEAT_INTERVAL",
+        Some("2s"),
+        "Time between heartbeat events; 0 sends none.",
+    ),
+    duration(
+        "worker_eta_horizon",
+        "",
+        "CELERY_WORKER_ETA_HORIZON",
+        Some("60s"),
+        "A task due later than this goes back to the broker's delayed delivery.",
+    ),
     Setting {
         name: "worker_eta_task_limit",
         flag: "",
@@ -62,8 +161,20 @@ pub const SETTINGS: &[Setting] = &[
         secret: false,
         doc: "Tasks held in the worker until they are due.",
     },
-    duration("result_backend_patience", "", "CELERY_RESULT_BACKEND_PATIENCE", Some("60s"), "How long a result is offered to a store that does not take it, before its message is given back."),
-    duration("worker_shutdown_grace", "shutdown-grace", "CELERY_WORKER_SHUTDOWN_GRACE", None, "How long a warm shutdown waits for running tasks. Default: as long as they take."),
+    duration(
+        "result_backend_patience",
+        "",
+        "CELERY_RESULT_BACKEND_PATIENCE",
+        Some("60s"),
+        "How long a result is offered to a store that does not take it, before its message is given back.",
+    ),
+    duration(
+        "worker_shutdown_grace",
+        "shutdown-grace",
+        "CELERY_WORKER_SHUTDOWN_GRACE",
+        None,
+        "How long a warm shutdown waits for running tasks. Default: as long as they take.",
+    ),
     Setting {
         name: "worker_loglevel",
         flag: "loglevel",
@@ -82,8 +193,18 @@ pub const SETTINGS: &[Setting] = &[
         secret: false,
         doc: "Lines as Celery writes them, or one JSON object per line.",
     },
-    text("worker_logfile", "logfile", "CELERY_WORKER_LOGFILE", "Log to this file instead of standard error; `%n`, `%h`, `%I` are expanded."),
-    text("worker_pidfile", "pidfile", "CELERY_WORKER_PIDFILE", "Write the process id to this file; a live process named there stops the start."),
+    text(
+        "worker_logfile",
+        "logfile",
+        "CELERY_WORKER_LOGFILE",
+        "Log to this file instead of standard error; `%n`, `%h`, `%I` are expanded.",
+    ),
+    text(
+        "worker_pidfile",
+        "pidfile",
+        "CELERY_WORKER_PIDFILE",
+        "Write the process id to this file; a live process named there stops the start.",
+    ),
 ];
 
 const fn text(name: &'static str, flag: &'static str, env: &'static str, doc: &'static str) -> Setting {
@@ -121,7 +242,8 @@ impl Settings {
         let number = |name: &str| config.integer(name).and_then(|n| usize::try_from(n).ok());
         let set = |name: &str| config.duration(name).filter(|duration| !duration.is_zero());
         let excluded = config.list("worker_exclude_queues");
-        let queues = config.list("worker_queues").into_iter().filter(|queue| !excluded.contains(queue)).collect();
+        let queues =
+            config.list("worker_queues").into_iter().filter(|queue| !excluded.contains(queue)).collect();
         let solo = config.text("worker_pool") == Some("solo");
         Settings {
             nodename: config.text("worker_hostname").map(str::to_owned),

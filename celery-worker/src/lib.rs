@@ -11,22 +11,22 @@
 // So that `#[task]`, which names this crate, works inside it.
 extern crate self as celery_worker;
 
-pub mod task;
 pub mod context;
 pub mod prelude;
+pub mod task;
 pub mod testing;
 
-mod worker;
 mod consumer;
-mod pool;
-mod trace;
 mod control;
 mod heartbeat;
+mod pool;
 mod stats;
+mod trace;
+mod worker;
 
+pub mod beat;
 pub mod config;
 pub mod nodename;
-pub mod beat;
 
 #[doc(hidden)]
 pub use task::private as __private;

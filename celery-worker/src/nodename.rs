@@ -96,6 +96,9 @@ mod tests {
     #[test]
     fn paths_take_the_parts_of_the_node_name() {
         assert_eq!(path("/var/%n%I.log", "w1@box.example.org"), "/var/w1.log");
-        assert_eq!(path("%p-%h-%d-%i", "w1@box.example.org"), "w1@box.example.org-box.example.org-example.org-0");
+        assert_eq!(
+            path("%p-%h-%d-%i", "w1@box.example.org"),
+            "w1@box.example.org-box.example.org-example.org-0"
+        );
     }
 }

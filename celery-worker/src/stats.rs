@@ -20,11 +20,7 @@ pub(crate) struct Stats {
 
 impl Stats {
     pub(crate) fn new() -> Stats {
-        Stats {
-            started: Instant::now(),
-            processed: AtomicU64::new(0),
-            busy: AtomicU64::new(0),
-        }
+        Stats { started: Instant::now(), processed: AtomicU64::new(0), busy: AtomicU64::new(0) }
     }
 
     /// Counts a task that ended.
@@ -63,7 +59,8 @@ fn parse_resource_usage(stat: &str, status: &str, io: &str) -> Value {
     // The command name may hold spaces and parentheses: fields are counted after the last ')'.
     let Some((_, fields)) = stat.rsplit_once(')') else { return json!("N/A") };
     let field: Vec<&str> = fields.split_whitespace().collect();
-    let count = |number: usize| field.get(number - 3).and_then(|field| field.parse::<u32>().ok()).unwrap_or(0);
+    let count =
+        |number: usize| field.get(number - 3).and_then(|field| field.parse::<u32>().ok()).unwrap_or(0);
     let line = |text: &str, key: &str| -> u64 {
         text.lines()
             .find_map(|line| line.strip_prefix(key)?.split_whitespace().next()?.parse().ok())
@@ -106,13 +103,17 @@ mod tests {
         assert_eq!(parse_load_average("1.61 0.92 0.38 2/345 6789\n"), [1.61, 0.92, 0.38]);
         assert_eq!(parse_load_average(""), [0.0; 3]);
         let stat = "42 (a) b) S 1 42 42 0 -1 4194304 1500 0 7 0 250 125 0 0 20 0 3 0 1 1 1";
-        let status = "Name:\tx\nVmHWM:\t   12345 kB\nvoluntary_ctxt_switches:\t9\nnonvoluntary_ctxt_switches:\t4\n";
+        let status =
+            "Name:\tx\nVmHWM:\t   12345 kB\nvoluntary_ctxt_switches:\t9\nnonvoluntary_ctxt_switches:\t4\n";
         let usage = parse_resource_usage(stat, status, "read_bytes: 1024\n");
         assert_eq!(usage["utime"], 2.5);
         assert_eq!(usage["stime"], 1.25);
         assert_eq!(usage["minflt"], 1500);
         assert_eq!(usage["majflt"], 7);
-        assert_eq!([&usage["maxrss"], &usage["nvcsw"], &usage["nivcsw"], &usage["inblock"]], [12345, 9, 4, 2]);
+        assert_eq!(
+            [&usage["maxrss"], &usage["nvcsw"], &usage["nivcsw"], &usage["inblock"]],
+            [12345, 9, 4, 2]
+        );
         assert_eq!(parse_resource_usage("", "", ""), "N/A");
     }
 

@@ -331,7 +331,7 @@ impl Walker<'_> {
         Ok(letter)
     }
 
-    /// The value of `\uXXXX` at `at`.
+    /// The value of `\u` and four hexadecimal digits at `at`.
     fn hex4(&self, at: usize) -> Option<u32> {
         let bytes = self.bytes.get(at..at + 6)?;
         let digits = bytes.strip_prefix(b"\\u")?;

@@ -8,7 +8,7 @@ use celery_worker::prelude::*;
 
 use crate::Builder;
 use crate::failing::{fail, raise_error};
-use crate::redis::Redis;
+use crate::keys::Redis;
 use crate::values::{add, identity, redis_echo, replaced_with_me, tsum};
 
 pub(crate) fn register(worker: Builder) -> Builder {

@@ -4,7 +4,7 @@ use celery_worker::context::FailedCall;
 use celery_worker::prelude::*;
 
 use crate::Builder;
-use crate::redis::Redis;
+use crate::keys::Redis;
 
 /// The module in which the suite defines its exceptions.
 const MODULE: &str = "t.integration.tasks";

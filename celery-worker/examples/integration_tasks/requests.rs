@@ -6,7 +6,7 @@ use celery_protocol::TimeLimits;
 use celery_worker::prelude::*;
 
 use crate::failing::{expected, unpickleable};
-use crate::redis::Redis;
+use crate::keys::Redis;
 use crate::values::sum;
 use crate::{Attempts, Builder};
 

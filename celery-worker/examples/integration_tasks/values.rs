@@ -7,7 +7,7 @@ use celery_worker::prelude::*;
 use serde_json::value::RawValue;
 
 use crate::Builder;
-use crate::redis::Redis;
+use crate::keys::Redis;
 
 pub(crate) fn register(worker: Builder) -> Builder {
     worker

@@ -4,8 +4,7 @@
 //! can be written by hand as well (docs/tasks.md). Everything it emits is a path below `::celery_worker::__private`.
 //!
 //! [`params`] says what each parameter is, [`attrs`] what each option means, [`parse`] joins both to a [`parse::Model`],
-//! [`expand`] writes that down as code. A mistake is reported as a sentence at the place where it was made, all of them
-//! at once, and the user's function is emitted in any case so that an editor keeps working.
+//! [`expand`] writes that down as code. Mistakes are reported together, as sentences at their places.
 
 mod attrs;
 mod expand;

@@ -71,12 +71,13 @@ impl Crontab {
     /// # Errors
     /// Names the field that cannot be read, or says that no date matches.
     pub fn from_fields(fields: &Fields) -> Result<Crontab, CrontabError> {
-        let read = |text: &Option<String>, field, first, last| {
-            let text = text.as_deref().unwrap_or("*");
-            Set::parse(text, first, last)
-                .map(|set| (set, text.to_owned()))
-                .map_err(|problem| CrontabError { field, text: text.to_owned(), problem })
-        };
+        let read =
+            |text: &Option<String>, field, first, last| {
+                let text = text.as_deref().unwrap_or("*");
+                Set::parse(text, first, last)
+                    .map(|set| (set, text.to_owned()))
+                    .map_err(|problem| CrontabError { field, text: text.to_owned(), problem })
+            };
         let (minute, m) = read(&fields.minute, "minute", 0, 59)?;
         let (hour, h) = read(&fields.hour, "hour", 0, 23)?;
         let (day_of_week, dow) = read(&fields.day_of_week, "day_of_week", 0, 6)?;
@@ -112,7 +113,9 @@ impl Crontab {
     fn day_matches(&self, day: i64) -> bool {
         let (_, month, day_of_month) = civil_from_days(day);
         let day_of_week = u32::try_from((day + 4).rem_euclid(7)).unwrap_or_default(); // 1970-01-01 was a Thursday
-        self.month_of_year.has(month) && self.day_of_month.has(day_of_month) && self.day_of_week.has(day_of_week)
+        self.month_of_year.has(month)
+            && self.day_of_month.has(day_of_month)
+            && self.day_of_week.has(day_of_week)
     }
 
     fn first_minute_from(&self, minute_of_day: u32) -> Option<u32> {
@@ -150,7 +153,11 @@ impl Set {
 fn expand(part: &str, first: u32, last: u32) -> Result<Vec<u32>, String> {
     let (range, step) = match part.split_once('/') {
         Some((range, step)) => {
-            let step = step.parse::<usize>().ok().filter(|step| *step > 0).ok_or("the step must be a positive number")?;
+            let step = step
+                .parse::<usize>()
+                .ok()
+                .filter(|step| *step > 0)
+                .ok_or("the step must be a positive number")?;
             (range, Some(step))
         }
         None => (part, None),
@@ -169,11 +176,16 @@ fn expand(part: &str, first: u32, last: u32) -> Result<Vec<u32>, String> {
 }
 
 fn number(text: &str, first: u32, last: u32) -> Result<u32, String> {
-    const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+    const MONTHS: [&str; 12] =
+        ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
     const DAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
     let position = |names: &[&str], offset| {
         let short: String = text.chars().take(3).flat_map(char::to_lowercase).collect();
-        names.iter().position(|name| *name == short).and_then(|at| u32::try_from(at).ok()).map(|at| at + offset)
+        names
+            .iter()
+            .position(|name| *name == short)
+            .and_then(|at| u32::try_from(at).ok())
+            .map(|at| at + offset)
     };
     let value = match text.parse::<u32>() {
         Ok(value) => value,

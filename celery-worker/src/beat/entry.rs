@@ -70,7 +70,8 @@ pub fn read(schedule: &Map<String, Value>) -> Result<Vec<Entry>, EntryError> {
     let mut entries = Vec::with_capacity(schedule.len());
     for (name, written) in schedule {
         let error = |problem: String| EntryError { entry: name.clone(), problem };
-        let written: Written = serde_json::from_value(written.clone()).map_err(|err| error(err.to_string()))?;
+        let written: Written =
+            serde_json::from_value(written.clone()).map_err(|err| error(err.to_string()))?;
         if written.enabled {
             entries.push(entry(name, written).map_err(error)?);
         }
@@ -87,7 +88,8 @@ fn entry(name: &str, written: Written) -> Result<Entry, String> {
     for (key, value) in &written.kwargs {
         signature.kwargs.insert(key, value).map_err(|err| err.to_string())?;
     }
-    let options: RawMap = pyjson::from_str(&Value::Object(written.options).to_string()).map_err(|err| err.to_string())?;
+    let options: RawMap =
+        pyjson::from_str(&Value::Object(written.options).to_string()).map_err(|err| err.to_string())?;
     signature.options = SignatureOptions::from(options);
     let schedule = schedule(&written.schedule, written.relative)?;
     Ok(Entry { name: name.to_owned(), schedule, signature })
@@ -129,7 +131,10 @@ fn schedule(written: &Value, relative: bool) -> Result<Schedule, String> {
                 month_of_year: text(written.month_of_year),
             }))
         }
-        _ => Err("schedule: expected seconds, a duration, a crontab line, or a table of crontab fields".to_owned()),
+        _ => {
+            Err("schedule: expected seconds, a duration, a crontab line, or a table of crontab fields"
+                .to_owned())
+        }
     }
 }
 
@@ -159,7 +164,9 @@ mod tests {
 
     #[test]
     fn arguments_and_options_are_taken_over() {
-        let entry = one(json!({"task": "t", "schedule": 1, "args": [1, "a"], "kwargs": {"k": null}, "options": {"queue": "q"}}));
+        let entry = one(
+            json!({"task": "t", "schedule": 1, "args": [1, "a"], "kwargs": {"k": null}, "options": {"queue": "q"}}),
+        );
         let signature = entry.unwrap().signature;
         assert_eq!(signature.args.to_raw().get(), r#"[1, "a"]"#);
         assert_eq!(signature.kwargs.to_raw().get(), r#"{"k": null}"#);
@@ -180,6 +187,9 @@ mod tests {
             let error = one(value).unwrap_err().to_string();
             assert!(error.starts_with("beat_schedule.e: ") && error.contains(part), "{error}");
         }
-        assert_eq!(read(&Map::from_iter([("e".to_owned(), json!({"task": "t", "schedule": 1, "enabled": false}))])), Ok(vec![]));
+        assert_eq!(
+            read(&Map::from_iter([("e".to_owned(), json!({"task": "t", "schedule": 1, "enabled": false}))])),
+            Ok(vec![])
+        );
     }
 }

@@ -34,7 +34,11 @@ pub async fn run(celery: Celery, mut plan: Plan, store: Store, stop: Cancellatio
     save(&store, &plan);
     loop {
         let mut pause = None;
-        let due: Vec<_> = plan.due(SystemTime::now()).into_iter().map(|entry| (entry.name.clone(), entry.signature.clone())).collect();
+        let due: Vec<_> = plan
+            .due(SystemTime::now())
+            .into_iter()
+            .map(|entry| (entry.name.clone(), entry.signature.clone()))
+            .collect();
         for (name, signature) in due {
             match send(&celery, &signature).await {
                 Ok(id) => {

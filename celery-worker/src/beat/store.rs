@@ -81,7 +81,9 @@ impl Store {
             let path = self.path.display();
             io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("{path} is not a schedule file of celery-beat ({err}); move it away or name another file"),
+                format!(
+                    "{path} is not a schedule file of celery-beat ({err}); move it away or name another file"
+                ),
             )
         })?;
         if file.version != VERSION {

@@ -97,7 +97,11 @@ mod tests {
             (Some(200), None, &some, Verdict::Never(Revocation::Revoked)),
             (None, Some(99), &some, Verdict::Never(Revocation::Expired)),
         ] {
-            assert_eq!(admit(&headers(eta, expires), revoked, at(100)), expected, "eta {eta:?} expires {expires:?}");
+            assert_eq!(
+                admit(&headers(eta, expires), revoked, at(100)),
+                expected,
+                "eta {eta:?} expires {expires:?}"
+            );
         }
     }
 

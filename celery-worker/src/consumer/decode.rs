@@ -30,10 +30,12 @@ pub(super) fn decode(delivery: Delivery, engine: &Engine) -> Arrival {
     let Delivery { raw, exchange, routing_key, redelivered, queue, token } = delivery;
     let size = raw.body.len();
     let refuse = |token, malformed: &Malformed| {
-        let (id, task) = (malformed.task_id.as_ref().map_or("?", |id| id.as_str()), malformed.task.as_deref());
+        let (id, task) =
+            (malformed.task_id.as_ref().map_or("?", |id| id.as_str()), malformed.task.as_deref());
         let (reason, detail) = (malformed.reason.slug(), &malformed.detail);
         tracing::error!(id, task = ?task.unwrap_or("?"), reason, size, %queue, "Message rejected: {detail}");
-        let failure = Failure::named("InvalidTaskError").module("celery.exceptions").arg(format!("{reason}: {detail}"));
+        let failure =
+            Failure::named("InvalidTaskError").module("celery.exceptions").arg(format!("{reason}: {detail}"));
         refused(token, settle::refused(malformed.task_id.clone(), &failure, SystemTime::now()), reason)
     };
     let message = match Message::decode(raw, &Limits::DEFAULT) {
@@ -43,7 +45,8 @@ pub(super) fn decode(delivery: Delivery, engine: &Engine) -> Arrival {
     let Some(entry) = engine.catalog.get(&message.headers.task) else {
         let (id, name) = (&message.headers.id, &message.headers.task);
         tracing::error!(%id, task = ?name.as_str(), reason = "unknown_task", size, %queue, "Message rejected: no such task here");
-        let settlement = settle::refused(Some(id.clone()), &Failure::not_registered(name.as_str()), SystemTime::now());
+        let settlement =
+            settle::refused(Some(id.clone()), &Failure::not_registered(name.as_str()), SystemTime::now());
         return refused(token, settlement, "unknown_task");
     };
     let body = match message.body(&Limits::DEFAULT) {

@@ -121,7 +121,10 @@ mod tests {
         assert_eq!(heap.pop_due(at(9)), None);
         assert_eq!(heap.sleep(at(9)), Some(Duration::from_secs(1)));
         assert_eq!(heap.pop_due(at(30)), Some("a"));
-        assert_eq!([heap.pop_due(at(30)), heap.pop_due(at(30)), heap.pop_due(at(30))], [Some("b"), Some("c"), Some("d")]);
+        assert_eq!(
+            [heap.pop_due(at(30)), heap.pop_due(at(30)), heap.pop_due(at(30))],
+            [Some("b"), Some("c"), Some("d")]
+        );
         assert_eq!(heap.sleep(at(30)), None);
     }
 

@@ -5,12 +5,12 @@
 //! [`crate::trace::settle`].
 
 pub(crate) mod admit;
-pub(crate) mod revoked;
-pub(crate) mod eta;
-pub(crate) mod rate_limit;
-pub(crate) mod prefetch;
 mod decode;
+pub(crate) mod eta;
 mod order;
+pub(crate) mod prefetch;
+pub(crate) mod rate_limit;
+pub(crate) mod revoked;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -151,7 +151,9 @@ impl Intake {
         let (mut ready, mut suspects, mut over) = (Vec::new(), Vec::new(), Vec::new());
         for event in buffer.drain(..) {
             match event {
-                ConsumerEvent::Delivery(delivery) => self.arrived(delivery, now, &mut ready, &mut suspects, &mut over),
+                ConsumerEvent::Delivery(delivery) => {
+                    self.arrived(delivery, now, &mut ready, &mut suspects, &mut over)
+                }
                 ConsumerEvent::Connected { epoch } => {
                     self.connected = true;
                     tracing::info!(epoch, "consuming from {}", self.queue_names());
@@ -159,7 +161,11 @@ impl Intake {
                 }
                 ConsumerEvent::Lost { epoch, reason } => {
                     self.connected = false;
-                    tracing::warn!(epoch, reason, "the connection to the broker was lost; running tasks go on");
+                    tracing::warn!(
+                        epoch,
+                        reason,
+                        "the connection to the broker was lost; running tasks go on"
+                    );
                     ready.retain(|job: &Arc<Job>| job.is_live());
                     self.drop_stale();
                 }
@@ -350,7 +356,10 @@ impl Intake {
         }
         let mut buffer = Vec::new();
         // What was on its way when the subscriptions ended.
-        while tokio::time::timeout(Duration::ZERO, self.consumer.recv_many(&mut buffer, BATCH)).await.is_ok_and(|n| n > 0) {}
+        while tokio::time::timeout(Duration::ZERO, self.consumer.recv_many(&mut buffer, BATCH))
+            .await
+            .is_ok_and(|n| n > 0)
+        {}
         let mut count = 0;
         for event in buffer {
             if let ConsumerEvent::Delivery(delivery) = event {

@@ -37,7 +37,15 @@ impl Prefetch {
     /// messages per slot, 0 as many as the protocol has, `None` adapts.
     pub(crate) fn new(multiplier: Option<u16>, concurrency: usize, held_limit: usize) -> Prefetch {
         let held_limit = u16::try_from(held_limit).unwrap_or(u16::MAX);
-        Prefetch { multiplier, concurrency, held: 0, held_limit, short: false, finished: 0, busy: Duration::ZERO }
+        Prefetch {
+            multiplier,
+            concurrency,
+            held: 0,
+            held_limit,
+            short: false,
+            finished: 0,
+            busy: Duration::ZERO,
+        }
     }
 
     /// What to ask the broker for now.
@@ -105,7 +113,10 @@ mod tests {
     #[test]
     fn a_given_multiplier_is_obeyed() {
         let target = |multiplier, concurrency| Prefetch::new(Some(multiplier), concurrency, 0).target();
-        assert_eq!([target(1, 2), target(4, 3), target(0, 3), target(100, 1_000_000)], [2, 12, u16::MAX, u16::MAX]);
+        assert_eq!(
+            [target(1, 2), target(4, 3), target(0, 3), target(100, 1_000_000)],
+            [2, 12, u16::MAX, u16::MAX]
+        );
         assert!(!Prefetch::new(Some(1), 2, 0).observe(10_000, ms(1)));
     }
 

@@ -71,7 +71,8 @@ mod tests {
     fn the_first_starts_at_once_and_the_others_at_the_rate() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
         let mut limiter = Limiter::new("2/s".parse().unwrap()).unwrap();
-        let waits: Vec<_> = (0..3).map(|_| limiter.book(now).duration_since(now).unwrap().as_millis()).collect();
+        let waits: Vec<_> =
+            (0..3).map(|_| limiter.book(now).duration_since(now).unwrap().as_millis()).collect();
         assert_eq!(waits, [0, 500, 1000]);
         let later = now + Duration::from_secs(60);
         assert_eq!(limiter.book(later), later);

@@ -101,7 +101,10 @@ impl<K: Clone + Eq + Hash> LimitedSet<K> {
         self.order.push_back((item, now));
         let oldest_kept = now.checked_sub(self.max_age).unwrap_or(SystemTime::UNIX_EPOCH);
         while let Some((_, added)) = self.order.front() {
-            if *added >= oldest_kept && self.added.len() <= self.capacity && self.order.len() <= 2 * self.capacity {
+            if *added >= oldest_kept
+                && self.added.len() <= self.capacity
+                && self.order.len() <= 2 * self.capacity
+            {
                 break;
             }
             let Some((item, added)) = self.order.pop_front() else { break };

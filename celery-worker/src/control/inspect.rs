@@ -67,7 +67,11 @@ pub(super) fn registered(engine: &Engine, wanted: &[String], builtins: bool) -> 
         if attributes.is_empty() { json!(name) } else { json!(format!("{name} [{}]", attributes.join(" "))) }
     };
     let entries = engine.catalog.sorted();
-    entries.into_iter().filter(|entry| builtins || !entry.task.name.as_str().starts_with("celery.")).map(shown).collect()
+    entries
+        .into_iter()
+        .filter(|entry| builtins || !entry.task.name.as_str().starts_with("celery."))
+        .map(shown)
+        .collect()
 }
 
 pub(super) async fn query_task(engine: &Engine, ids: &[String]) -> Value {

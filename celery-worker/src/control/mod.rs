@@ -3,8 +3,8 @@
 //! Requests are answered one after the other on a service of their own, so that a flood of them delays nothing but
 //! itself. What a request means is read by [`celery_protocol::control::Command`]; [`inspect`] looks, [`mutate`] changes.
 
-mod info;
 mod conf;
+mod info;
 mod inspect;
 mod mutate;
 
@@ -64,7 +64,9 @@ async fn answer(engine: &Engine, request: &Request) -> Option<Value> {
         Command::Reserved => inspect::reserved(engine),
         Command::Scheduled => inspect::scheduled(engine).await,
         Command::Revoked => inspect::revoked(engine),
-        Command::Registered { taskinfoitems, builtins } => inspect::registered(engine, &taskinfoitems, builtins),
+        Command::Registered { taskinfoitems, builtins } => {
+            inspect::registered(engine, &taskinfoitems, builtins)
+        }
         Command::QueryTask { ids } => inspect::query_task(engine, &ids).await,
         Command::ActiveQueues => inspect::active_queues(engine).await,
         Command::Revoke { ids, terminate, .. } => mutate::revoke(engine, &ids, terminate).await,
@@ -75,7 +77,9 @@ async fn answer(engine: &Engine, request: &Request) -> Option<Value> {
         Command::RateLimit { task_name, rate_limit } => {
             mutate::set_rate_limit(engine, &task_name, rate_limit.as_deref()).await
         }
-        Command::TimeLimit { task_name, hard, soft } => mutate::set_time_limit(engine, &task_name, hard, soft),
+        Command::TimeLimit { task_name, hard, soft } => {
+            mutate::set_time_limit(engine, &task_name, hard, soft)
+        }
         Command::EnableEvents => mutate::enable_events(engine),
         Command::DisableEvents => mutate::disable_events(engine),
         Command::Heartbeat => {

@@ -42,7 +42,8 @@ pub(super) async fn revoke(engine: &Engine, ids: &[String], terminate: bool) -> 
         }
     }
     let swept = engine.order(Order::Sweep).await.unwrap_or_default();
-    let elsewhere: Vec<&TaskId> = parsed.iter().filter(|id| !known.contains(id) && !swept.contains(id)).collect();
+    let elsewhere: Vec<&TaskId> =
+        parsed.iter().filter(|id| !known.contains(id) && !swept.contains(id)).collect();
     store_revoked(engine, &elsewhere, now).await;
     if terminate {
         return match terminated.is_empty() {
@@ -83,7 +84,11 @@ async fn store_revoked(engine: &Engine, ids: &[&TaskId], now: SystemTime) {
 }
 
 /// Revokes whatever carries one of the stamps.
-pub(super) async fn revoke_by_stamps(engine: &Engine, headers: &[(String, Vec<Value>)], terminate: bool) -> Value {
+pub(super) async fn revoke_by_stamps(
+    engine: &Engine,
+    headers: &[(String, Vec<Value>)],
+    terminate: bool,
+) -> Value {
     let shown = python_dict(headers);
     let accepted = {
         let mut revoked = engine.revoked();
@@ -104,7 +109,11 @@ pub(super) async fn revoke_by_stamps(engine: &Engine, headers: &[(String, Vec<Va
             any = true;
         }
     }
-    ok_value(if any { format!("headers {shown} revoked") } else { format!("headers {shown} were not terminated") })
+    ok_value(if any {
+        format!("headers {shown} revoked")
+    } else {
+        format!("headers {shown} were not terminated")
+    })
 }
 
 pub(super) async fn set_rate_limit(engine: &Engine, task: &str, rate: Option<&str>) -> Value {
@@ -140,7 +149,11 @@ pub(super) fn enable_events(engine: &Engine) -> Value {
 }
 
 pub(super) fn disable_events(engine: &Engine) -> Value {
-    ok_value(if engine.switch_events(false) { "task events disabled" } else { "task events already disabled" })
+    ok_value(if engine.switch_events(false) {
+        "task events disabled"
+    } else {
+        "task events already disabled"
+    })
 }
 
 /// Takes over what another node knows to be revoked and tells what this one knows.
@@ -214,7 +227,9 @@ fn python_dict(headers: &[(String, Vec<Value>)]) -> String {
         [one] => repr::repr(&one.to_string(), 256),
         many => repr::repr(&Value::from(many.to_vec()).to_string(), 256),
     };
-    let pairs: Vec<String> =
-        headers.iter().map(|(name, values)| format!("{}: {}", repr::quoted(name, 256), value(values))).collect();
+    let pairs: Vec<String> = headers
+        .iter()
+        .map(|(name, values)| format!("{}: {}", repr::quoted(name, 256), value(values)))
+        .collect();
     format!("{{{}}}", pairs.join(", "))
 }

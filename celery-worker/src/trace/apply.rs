@@ -29,7 +29,8 @@ pub(super) async fn publish(ground: &Ground<'_>, follow_up: FollowUp) -> Publish
     match follow_up {
         FollowUp::Resend { route, message, delay } => {
             let raw = message.into_raw();
-            let queue = QueueName::parse(route.routing_key.as_str()).ok().filter(|_| route.exchange.is_empty());
+            let queue =
+                QueueName::parse(route.routing_key.as_str()).ok().filter(|_| route.exchange.is_empty());
             let far = queue.filter(|_| delay > ground.eta_horizon);
             persist(ground, None, async || match &far {
                 Some(queue) => ground.celery.delay(queue, raw.clone(), delay).await,

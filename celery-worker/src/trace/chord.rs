@@ -80,7 +80,12 @@ async fn finish(ground: &Ground<'_>, report: &ChordReport, claim: &ChordClaim) -
 }
 
 /// The chord ends without its body.
-async fn fail(ground: &Ground<'_>, report: &ChordReport, claim: &ChordClaim, failure: &Failure) -> Result<(), Trouble> {
+async fn fail(
+    ground: &Ground<'_>,
+    report: &ChordReport,
+    claim: &ChordClaim,
+    failure: &Failure,
+) -> Result<(), Trouble> {
     tracing::error!(group = %claim.group, "Chord {} failed: {}", claim.group, failure.exception().repr());
     let steps = settle::chord_failed(report, failure, SystemTime::now(), ground.new_style);
     match settler::perform(*ground, None, steps).await {

@@ -1,13 +1,13 @@
 //! From a call to its consequences: run the task, decide what follows, do it.
 
-pub(crate) mod execute;
-pub(crate) mod settle;
-mod resend;
-mod meta;
-pub(crate) mod events;
-pub(crate) mod log;
 mod apply;
 mod chord;
+pub(crate) mod events;
+pub(crate) mod execute;
+pub(crate) mod log;
+mod meta;
+mod resend;
+pub(crate) mod settle;
 pub(crate) mod settler;
 
 use std::sync::Arc;

@@ -13,7 +13,9 @@ use celery_broker::Route;
 use celery_protocol::canvas::{Canvas, GroupNode};
 use celery_protocol::event::TaskEvent;
 use celery_protocol::pyjson::{self, null};
-use celery_protocol::{GroupId, Message, ResultMeta, ResultTuple, Signature, TaskId, TaskName, TaskState, WireTime, repr};
+use celery_protocol::{
+    GroupId, Message, ResultMeta, ResultTuple, Signature, TaskId, TaskName, TaskState, WireTime, repr,
+};
 use serde_json::value::RawValue;
 
 use super::events;
@@ -158,9 +160,16 @@ pub(crate) fn settle(ended: Ended<'_>) -> Settlement {
 }
 
 /// Decides what follows when a call is not run because it was revoked or has expired.
-pub(crate) fn revoked(request: &Request, rules: Rules, why: Revocation, now: SystemTime, wants: Wants) -> Settlement {
+pub(crate) fn revoked(
+    request: &Request,
+    rules: Rules,
+    why: Revocation,
+    now: SystemTime,
+    wants: Wants,
+) -> Settlement {
     let new_style = &HashSet::new();
-    let mut plan = Plan { request, rules, children: Vec::new(), now, new_style, wants, steps: Vec::with_capacity(2) };
+    let mut plan =
+        Plan { request, rules, children: Vec::new(), now, new_style, wants, steps: Vec::with_capacity(2) };
     let disposition = plan.revoked(why);
     Settlement { task_id: Some(request.id().clone()), steps: plan.steps, disposition }
 }
@@ -181,7 +190,13 @@ pub(crate) fn refused(task_id: Option<TaskId>, failure: &Failure, now: SystemTim
 
 /// Decides what follows when what a task was to leave behind is refused by the broker for good: the task fails, and
 /// with it all that was to come after.
-pub(crate) fn unpublishable(request: &Request, rules: Rules, problem: &str, now: SystemTime, wants: Wants) -> Settlement {
+pub(crate) fn unpublishable(
+    request: &Request,
+    rules: Rules,
+    problem: &str,
+    now: SystemTime,
+    wants: Wants,
+) -> Settlement {
     let new_style = &HashSet::new();
     let mut plan = Plan { request, rules, children: Vec::new(), now, new_style, wants, steps: Vec::new() };
     let disposition = plan.failure(&operational_error(problem), false);
@@ -271,7 +286,11 @@ impl Plan<'_> {
             let exception = failure.map_or_else(|| "None".to_owned(), |failure| failure.exception().repr());
             self.emit(events::retried(self.request.id(), exception, traceback));
         }
-        self.steps.push(Step::Publish(FollowUp::Resend { route, message: Box::new(message), delay: resend.delay }));
+        self.steps.push(Step::Publish(FollowUp::Resend {
+            route,
+            message: Box::new(message),
+            delay: resend.delay,
+        }));
         Disposition::Ack
     }
 
@@ -300,7 +319,13 @@ impl Plan<'_> {
         self.steps.extend(call_errbacks(errbacks, request.id(), &self.root_id(), self.new_style, told));
     }
 
-    fn store_and_report(&mut self, state: TaskState, result: Box<RawValue>, traceback: Option<String>, stored: bool) {
+    fn store_and_report(
+        &mut self,
+        state: TaskState,
+        result: Box<RawValue>,
+        traceback: Option<String>,
+        stored: bool,
+    ) {
         let request = self.request;
         let part = match (&request.embed().chord, request.group()) {
             (Some(body), Some(group_id)) => Some(ChordReport {
@@ -322,7 +347,8 @@ impl Plan<'_> {
 
     fn store(&mut self, state: TaskState, result: Box<RawValue>, traceback: Option<String>) {
         let children = std::mem::take(&mut self.children);
-        let meta = result_meta(self.request, state, result, traceback, children, self.wants.extended, self.now);
+        let meta =
+            result_meta(self.request, state, result, traceback, children, self.wants.extended, self.now);
         self.steps.push(Step::Store(Box::new(meta)));
     }
 
@@ -415,7 +441,8 @@ fn call_errbacks(
         Step::Publish(FollowUp::Apply(Box::new(application)))
     };
     let (new, old): (Vec<_>, Vec<_>) = errbacks.iter().partition(|errback| new_style.contains(&errback.task));
-    let mut steps: Vec<Step> = new.into_iter().map(|errback| apply(errback.clone(), told().to_vec())).collect();
+    let mut steps: Vec<Step> =
+        new.into_iter().map(|errback| apply(errback.clone(), told().to_vec())).collect();
     if !old.is_empty() {
         let id = pyjson::to_raw(failed).unwrap_or_else(|_| null());
         let old: Vec<Signature> = old.into_iter().cloned().collect();

@@ -77,7 +77,9 @@ async fn settle_batch(engine: &Engine, batch: Vec<Finished>) {
             match step {
                 Step::Store(meta) => metas.push(*meta),
                 Step::Emit(event) => events.push(event),
-                Step::Publish(_) | Step::ChordPart(_) => tracing::error!("a settlement with messages went the plain way; this is a bug"),
+                Step::Publish(_) | Step::ChordPart(_) => {
+                    tracing::error!("a settlement with messages went the plain way; this is a bug")
+                }
             }
         }
         tickets.push((ticket, settlement.disposition));
@@ -177,7 +179,8 @@ async fn fail_instead(engine: &Engine, ticket: Ticket, problem: &str) {
     };
     tracing::error!(id = %job.request.id(), problem, "a follow-up of this task cannot be published; the task fails");
     let (wants, now) = (engine.wants(job.rules), SystemTime::now());
-    let Settlement { task_id, steps, disposition } = settle::unpublishable(&job.request, job.rules, problem, now, wants);
+    let Settlement { task_id, steps, disposition } =
+        settle::unpublishable(&job.request, job.rules, problem, now, wants);
     let mut errbacks = Vec::new();
     let mut others = Vec::new();
     for step in steps {

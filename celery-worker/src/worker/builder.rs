@@ -43,7 +43,12 @@ pub enum BuildErrorKind {
 
 impl<S: Send + Sync + 'static> WorkerBuilder<S> {
     pub(super) fn new(celery: Celery, state: S) -> WorkerBuilder<S> {
-        WorkerBuilder { celery, registry: Registry::new(state), settings: Settings::default(), queues: Vec::new() }
+        WorkerBuilder {
+            celery,
+            registry: Registry::new(state),
+            settings: Settings::default(),
+            queues: Vec::new(),
+        }
     }
 
     /// Serves a task.
@@ -124,14 +129,16 @@ impl<S: Send + Sync + 'static> WorkerBuilder<S> {
             return Err(BuildError { kind: BuildErrorKind::Concurrency, context });
         }
         for name in &settings.queues {
-            let name = QueueName::parse(name).map_err(|err| BuildError::name(BuildErrorKind::Queue, name, &err))?;
+            let name =
+                QueueName::parse(name).map_err(|err| BuildError::name(BuildErrorKind::Queue, name, &err))?;
             queues.push(QueueSpec::new(name));
         }
         if queues.is_empty() {
             queues.push(QueueSpec::new(celery.default_queue().clone()));
         }
         let name = nodename::nodename(settings.nodename.as_deref(), &nodename::hostname());
-        let name = Nodename::parse(&name).map_err(|err| BuildError::name(BuildErrorKind::Nodename, &name, &err))?;
+        let name =
+            Nodename::parse(&name).map_err(|err| BuildError::name(BuildErrorKind::Nodename, &name, &err))?;
         Ok(Worker::assemble(celery, tasks, settings, queues, name))
     }
 }

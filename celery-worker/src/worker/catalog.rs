@@ -70,8 +70,10 @@ impl Rules {
 
 impl Catalog {
     pub(crate) fn new(tasks: &Tasks, defaults: &TaskOptions) -> Catalog {
-        let entries = tasks.iter().map(|task| (task.name.clone(), Arc::new(Entry::new(task.clone(), defaults))));
-        let new_style = tasks.iter().filter(|task| task.errback == ErrbackStyle::New).map(|task| task.name.clone());
+        let entries =
+            tasks.iter().map(|task| (task.name.clone(), Arc::new(Entry::new(task.clone(), defaults))));
+        let new_style =
+            tasks.iter().filter(|task| task.errback == ErrbackStyle::New).map(|task| task.name.clone());
         Catalog { entries: entries.collect(), new_style: new_style.collect() }
     }
 

@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::catalog::{Catalog, Rules};
 use super::settings::Settings;
+use crate::consumer::Order;
 use crate::consumer::admit::{self, Verdict};
 use crate::consumer::revoked::Revoked;
-use crate::consumer::Order;
 use crate::context::{Context, ContextEnv};
 use crate::pool::{Job, Pool, Work};
 use crate::stats::Stats;
@@ -59,7 +59,13 @@ pub(crate) struct Lines {
 }
 
 impl Engine {
-    pub(crate) fn new(celery: Celery, tasks: &Tasks, settings: Settings, nodename: Nodename, lines: Lines) -> Engine {
+    pub(crate) fn new(
+        celery: Celery,
+        tasks: &Tasks,
+        settings: Settings,
+        nodename: Nodename,
+        lines: Lines,
+    ) -> Engine {
         Engine {
             catalog: Catalog::new(tasks, &settings.tasks),
             pool: Pool::new(settings.threads()),
@@ -227,7 +233,9 @@ impl Work for Runner {
 
     async fn hand_on(&self, done: Vec<Finished>) {
         if self.finished.send(done).await.is_err() {
-            tracing::error!("tasks ended after their results could be stored; their messages will be delivered again");
+            tracing::error!(
+                "tasks ended after their results could be stored; their messages will be delivered again"
+            );
         }
     }
 }

@@ -3,11 +3,11 @@
 //! [`running`] knows the services and the order in which they start and stop, [`engine`] is what they share.
 
 pub(crate) mod builder;
-pub(crate) mod settings;
 pub(crate) mod catalog;
 pub(crate) mod engine;
-pub(crate) mod supervisor;
 mod running;
+pub(crate) mod settings;
+pub(crate) mod supervisor;
 
 use std::fmt;
 use std::future::Future;
@@ -68,7 +68,13 @@ impl Worker {
         WorkerBuilder::new(celery, state)
     }
 
-    fn assemble(celery: Celery, tasks: Tasks, settings: Settings, queues: Vec<QueueSpec>, nodename: Nodename) -> Worker {
+    fn assemble(
+        celery: Celery,
+        tasks: Tasks,
+        settings: Settings,
+        queues: Vec<QueueSpec>,
+        nodename: Nodename,
+    ) -> Worker {
         let handle = WorkerHandle { warm: CancellationToken::new(), cold: CancellationToken::new() };
         Worker { celery, tasks, settings, queues, nodename, handle }
     }
@@ -128,7 +134,6 @@ impl WorkerHandle {
         self.cold.cancel();
     }
 }
-
 
 impl fmt::Display for WorkerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -57,7 +57,8 @@ impl Running {
     /// Starts all services.
     pub(super) fn start(worker: Worker) -> Result<Running, WorkerError> {
         let Worker { celery, tasks, settings, queues, nodename, handle } = worker;
-        let runtime = TaskRuntime::new(settings.threads(), settings.concurrency).map_err(WorkerError::Runtime)?;
+        let runtime =
+            TaskRuntime::new(settings.threads(), settings.concurrency).map_err(WorkerError::Runtime)?;
         let prefetch = Prefetch::new(settings.prefetch_multiplier, settings.concurrency, settings.eta_limit);
         let options = ConsumeOptions::new(queues.clone()).prefetch(prefetch.target());
         let consumer = celery.consume(options).map_err(WorkerError::Broker)?;
@@ -132,10 +133,13 @@ impl Running {
     async fn stop(mut self, failed: Option<ServiceEnded>) -> Result<Stopped, WorkerError> {
         match &failed {
             Some(ended) => tracing::error!(%ended, "the worker stops because one of its services has ended"),
-            None => tracing::info!("warm shutdown: running tasks are finished, all others go back to the broker"),
+            None => {
+                tracing::info!("warm shutdown: running tasks are finished, all others go back to the broker")
+            }
         }
         self.stop_intake.cancel();
-        let (consumer, broker_error) = match tokio::time::timeout(GIVE_BACK_DEADLINE, &mut self.intake).await {
+        let (consumer, broker_error) = match tokio::time::timeout(GIVE_BACK_DEADLINE, &mut self.intake).await
+        {
             Ok(Ok((consumer, error))) => (Some(consumer), error),
             _ => (None, None),
         };
@@ -185,7 +189,10 @@ impl Running {
             () = self.handle.cold.cancelled() => tracing::warn!("cold shutdown"),
         }
         let running = self.engine.pool.running();
-        tracing::warn!(count = running.len(), "running tasks are cut off; their messages will be delivered again");
+        tracing::warn!(
+            count = running.len(),
+            "running tasks are cut off; their messages will be delivered again"
+        );
         for job in &running {
             job.interrupts.raise(Interrupt::Shutdown);
         }

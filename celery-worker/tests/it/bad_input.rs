@@ -51,10 +51,14 @@ const CASES: &[(&str, Fate, Change)] = &[
     ("M14 not UTF-8", INVALID, |raw| body(raw, &b"[[\"\xff\"], {}, {}]"[..])),
     ("M16 NUL", Runs, |raw| body(raw, r#"[["\u0000"], {}, {}]"#)),
     ("M17 byte order mark", INVALID, |raw| body(raw, "\u{feff}[[], {}, {}]")),
-    ("M18 depth 500", Runs, |raw| body(raw, format!("[[{}{}], {{}}, {{}}]", "[".repeat(500), "]".repeat(500)))),
+    ("M18 depth 500", Runs, |raw| {
+        body(raw, format!("[[{}{}], {{}}, {{}}]", "[".repeat(500), "]".repeat(500)))
+    }),
     ("M19 depth 100000", INVALID, |raw| body(raw, "[".repeat(100_000))),
     ("M21 trailing bytes", INVALID, |raw| body(raw, "[[], {}, {}] x")),
-    ("M24 pickle", INVALID, |raw| raw.properties.content_type = Some("application/x-python-serialize".into())),
+    ("M24 pickle", INVALID, |raw| {
+        raw.properties.content_type = Some("application/x-python-serialize".into())
+    }),
     ("M26 unknown content", INVALID, |raw| raw.properties.content_type = Some("application/evil".into())),
     ("M27 no content type", INVALID, |raw| raw.properties.content_type = None),
     ("M28 binary encoding", Runs, |raw| raw.properties.content_encoding = Some("binary".into())),
@@ -157,9 +161,11 @@ async fn a_refused_message_reaches_the_dead_letter_exchange() {
     raw.body = Bytes::from_static(b"junk");
     raw.headers.remove("id");
     stage.publish_raw("work", raw).await;
-    celery_testkit::wait::until(crate::stage::SOON, "two dead letters", async || match stage.depth("dead").await {
-        (2, 0) => Ok(()),
-        other => Err(format!("{other:?}")),
+    celery_testkit::wait::until(crate::stage::SOON, "two dead letters", async || {
+        match stage.depth("dead").await {
+            (2, 0) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     })
     .await;
     worker.stop().await;

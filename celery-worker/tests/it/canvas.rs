@@ -72,7 +72,8 @@ async fn a_chord_calls_its_body_once_with_all_results() {
     let worker = stage.running().await;
     let add = |x: i64| Sig::<i64>::new("t.add").arg(x).arg(x);
     let header = group((0..10).map(add));
-    let value: Value = stage.celery.send(chord(header, Sig::<Value>::new("t.list"))).await.unwrap().get(SOON).await.unwrap();
+    let value: Value =
+        stage.celery.send(chord(header, Sig::<Value>::new("t.list"))).await.unwrap().get(SOON).await.unwrap();
     assert_eq!(value, json!([[0, 2, 4, 6, 8, 10, 12, 14, 16, 18]]));
     stage.drained("celery").await;
     worker.stop().await;

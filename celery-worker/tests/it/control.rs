@@ -52,11 +52,41 @@ async fn inspect_answers_in_celerys_shapes() {
 
     let inspect = |what: &str| format!("app.control.inspect(timeout=3).{what}");
     let query = format!("query_task('{running}', '{waiting}', '{}', 'none')", later.headers.id);
-    let names = ["active()", "active(safe=True)", "reserved()", "scheduled()", &query, "registered()", "active_queues()", "stats()", "conf()", "clock()", "report()"];
-    let mut calls = vec!["app.control.ping(timeout=3)".to_owned(), "app.control.broadcast('bogus', reply=True, timeout=3)".to_owned()];
+    let names = [
+        "active()",
+        "active(safe=True)",
+        "reserved()",
+        "scheduled()",
+        &query,
+        "registered()",
+        "active_queues()",
+        "stats()",
+        "conf()",
+        "clock()",
+        "report()",
+    ];
+    let mut calls = vec![
+        "app.control.ping(timeout=3)".to_owned(),
+        "app.control.broadcast('bogus', reply=True, timeout=3)".to_owned(),
+    ];
     calls.extend(names.iter().map(|name| inspect(name)));
     let answers = ask_all(&python, &calls).await;
-    let [ping, bogus, active, safe, reserved, scheduled, states, registered, queues, stats, conf, clock, report] = &answers[..] else {
+    let [
+        ping,
+        bogus,
+        active,
+        safe,
+        reserved,
+        scheduled,
+        states,
+        registered,
+        queues,
+        stats,
+        conf,
+        clock,
+        report,
+    ] = &answers[..]
+    else {
         panic!("{answers:?}");
     };
     assert_eq!(*ping, json!({"ok": "pong"}));
@@ -102,14 +132,17 @@ async fn a_revoked_task_is_dropped_and_a_terminated_one_ended() {
     })
     .await;
     let later = later.headers.id;
-    let text = ask(&python, &format!("app.control.revoke(['{waiting}', '{later}'], reply=True, timeout=3)")).await;
+    let text =
+        ask(&python, &format!("app.control.revoke(['{waiting}', '{later}'], reply=True, timeout=3)")).await;
     assert_eq!(text, json!({"ok": format!("tasks {{'{waiting}', '{later}'}} flagged as revoked")}));
     for id in [&waiting, &later] {
         let meta = stage.end_of(id).await;
         assert_eq!(meta.status, TaskState::Revoked);
         assert_eq!(meta.exception().unwrap().repr(), "TaskRevokedError('revoked')");
     }
-    let text = ask(&python, &format!("app.control.revoke('{running}', terminate=True, reply=True, timeout=3)")).await;
+    let text =
+        ask(&python, &format!("app.control.revoke('{running}', terminate=True, reply=True, timeout=3)"))
+            .await;
     assert_eq!(text, json!({"ok": format!("terminate: {running}")}));
     let meta = stage.end_of(&running).await;
     assert_eq!(meta.exception().unwrap().repr(), "TaskRevokedError('terminated')");
@@ -129,12 +162,21 @@ async fn what_an_operator_changes_takes_effect() {
         ("pool_shrink(1, reply=True, timeout=3)", json!({"ok": "pool will shrink"})),
         ("rate_limit('t.add', '1/y', reply=True, timeout=3)", json!({"error": "KeyError('y')"})),
         ("rate_limit('t.none', '1/s', reply=True, timeout=3)", json!({"error": "unknown task"})),
-        ("rate_limit('t.count', '2/s', reply=True, timeout=3)", json!({"ok": "new rate limit set successfully"})),
-        ("time_limit('t.sleep', hard=1, reply=True, timeout=3)", json!({"ok": "time limits set successfully"})),
+        (
+            "rate_limit('t.count', '2/s', reply=True, timeout=3)",
+            json!({"ok": "new rate limit set successfully"}),
+        ),
+        (
+            "time_limit('t.sleep', hard=1, reply=True, timeout=3)",
+            json!({"ok": "time limits set successfully"}),
+        ),
         ("enable_events(reply=True, timeout=3)", json!({"ok": "task events enabled"})),
         ("enable_events(reply=True, timeout=3)", json!({"ok": "task events already enabled"})),
         ("add_consumer('extra', reply=True, timeout=3)", json!({"ok": "add consumer extra"})),
-        ("broadcast('autoscale', arguments={'max': 2}, reply=True, timeout=3)", json!({"error": "ValueError('Autoscale not enabled')"})),
+        (
+            "broadcast('autoscale', arguments={'max': 2}, reply=True, timeout=3)",
+            json!({"error": "ValueError('Autoscale not enabled')"}),
+        ),
     ] {
         assert_eq!(ask(&python, &control(call)).await, answer, "{call}");
     }
@@ -201,7 +243,10 @@ async fn events_come_in_celerys_order() {
     };
     tokio::time::timeout(SOON, all).await.unwrap();
     let of = |id: &celery_protocol::TaskId| -> Vec<&str> {
-        seen.iter().filter(|(_, uuid)| uuid.as_deref() == Some(id.as_str())).map(|(kind, _)| kind.as_str()).collect()
+        seen.iter()
+            .filter(|(_, uuid)| uuid.as_deref() == Some(id.as_str()))
+            .map(|(kind, _)| kind.as_str())
+            .collect()
     };
     assert_eq!(of(&good), ["task-received", "task-started", "task-succeeded"]);
     assert_eq!(of(&bad), ["task-received", "task-started", "task-failed"]);

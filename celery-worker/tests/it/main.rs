@@ -13,8 +13,8 @@
 
 mod stage;
 
-mod outcomes;
 mod bad_input;
-mod flow;
 mod canvas;
 mod control;
+mod flow;
+mod outcomes;

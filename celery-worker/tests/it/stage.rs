@@ -56,7 +56,9 @@ impl Stage {
 
     /// A worker with the test tasks, two slots, quick to give up.
     pub async fn worker(&self) -> WorkerBuilder<()> {
-        self.worker_of(Celery::builder("worker").broker(&self.broker).backend(&self.backend).connect().await.unwrap())
+        self.worker_of(
+            Celery::builder("worker").broker(&self.broker).backend(&self.backend).connect().await.unwrap(),
+        )
     }
 
     /// As `worker`, on connections of its own.
@@ -94,7 +96,10 @@ impl Stage {
     /// Ready and unacked messages of a queue.
     pub async fn depth(&self, queue: &str) -> (u64, u64) {
         let queues = Rabbit::shared().await.queues(&self.broker).await;
-        queues.into_iter().find(|state| state.name == queue).map_or((0, 0), |state| (state.ready, state.unacked))
+        queues
+            .into_iter()
+            .find(|state| state.name == queue)
+            .map_or((0, 0), |state| (state.ready, state.unacked))
     }
 
     /// Waits until the queue holds nothing, ready or unacked.

@@ -44,7 +44,12 @@ pub(crate) fn command() -> Command {
     let mut command = Command::new("celery-beat")
         .about("Sends periodic tasks by the table `beat_schedule` of the configuration file.")
         .version(env!("CARGO_PKG_VERSION"))
-        .arg(Arg::new("config").long("config").value_name("FILE").help("TOML file with settings and `beat_schedule`"))
+        .arg(
+            Arg::new("config")
+                .long("config")
+                .value_name("FILE")
+                .help("TOML file with settings and `beat_schedule`"),
+        )
         .arg(Arg::new("app").long("app").short('A').hide(true).help("accepted and does nothing"));
     for setting in CLIENT_SETTINGS.iter().chain(SETTINGS).filter(|setting| !setting.flag.is_empty()) {
         let arg = Arg::new(setting.flag).long(setting.flag).value_name("VALUE").help(setting.doc);
@@ -82,8 +87,8 @@ pub(crate) fn load(matches: &ArgMatches) -> Result<Config> {
 pub(crate) fn start_log(settings: &Layered) -> Result<()> {
     let level = settings.text("beat_loglevel").unwrap_or("info").to_ascii_lowercase();
     let level = if level == "warning" { "warn" } else { &level };
-    let directives =
-        env("RUST_LOG").unwrap_or_else(|| format!("warn,celery_beat={level},celery_worker={level},celery_broker={level}"));
+    let directives = env("RUST_LOG")
+        .unwrap_or_else(|| format!("warn,celery_beat={level},celery_worker={level},celery_broker={level}"));
     let filter = EnvFilter::try_new(&directives).with_context(|| format!("log filter {directives:?}"))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     Ok(())

@@ -21,7 +21,8 @@ fn main() -> ExitCode {
     let run = || -> Result<()> {
         let config = config::load(&matches)?;
         config::start_log(&config.settings)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
         runtime.block_on(serve(config))
     };
     match run() {
@@ -40,7 +41,8 @@ async fn serve(config: config::Config) -> Result<()> {
     let remembered = store.load()?;
     let plan = Plan::new(config.entries, &remembered, SystemTime::now());
     for (entry, next) in plan.upcoming() {
-        let seconds = next.and_then(|next| next.duration_since(SystemTime::now()).ok()).unwrap_or_default().as_secs();
+        let seconds =
+            next.and_then(|next| next.duration_since(SystemTime::now()).ok()).unwrap_or_default().as_secs();
         tracing::info!("{}: {} next in {seconds} s", entry.name, entry.signature.task);
     }
     let celery = Celery::builder("celery-beat").settings(&config.settings).start()?;

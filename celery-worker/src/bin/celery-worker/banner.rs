@@ -22,7 +22,10 @@ pub(crate) fn banner(worker: &Worker, config: &Layered) -> String {
     line("- ** ---------- [config]".to_owned());
     line(format!("- ** ---------- .> transport:   {}", url("broker_url")));
     line(format!("- ** ---------- .> results:     {}", url("result_backend")));
-    line(format!("- *** --- * --- .> concurrency: {} (async tasks and blocking threads)", settings.concurrency));
+    line(format!(
+        "- *** --- * --- .> concurrency: {} (async tasks and blocking threads)",
+        settings.concurrency
+    ));
     let events = if settings.task_events { "ON" } else { "OFF (enable -E to monitor tasks in this worker)" };
     line(format!("-- ******* ---- .> task events: {events}"));
     line("--- ***** -----".to_owned());

@@ -52,7 +52,12 @@ pub(crate) fn command(tables: &[&[Setting]]) -> Command {
         .about(about)
         .version(env!("CARGO_PKG_VERSION"))
         .after_help("Each setting can also come from its environment variable or from the file of --config.")
-        .arg(Arg::new("config").long("config").value_name("FILE").help("TOML file with settings by their names"))
+        .arg(
+            Arg::new("config")
+                .long("config")
+                .value_name("FILE")
+                .help("TOML file with settings by their names"),
+        )
         .arg(flag("quiet", Some('q')).help("Print no banner"))
         .arg(flag("without-heartbeat", None).help("Send no heartbeat events"))
         .arg(flag("without-mingle", None).help("Do not greet the other workers at start"));
@@ -144,7 +149,10 @@ pub(crate) fn notes(matches: &ArgMatches) -> Result<Vec<String>, String> {
     }
     let valued = IGNORED_WITH_VALUE.iter().filter(|(name, ..)| matches.contains_id(name));
     let bare = IGNORED.iter().filter(|(name, ..)| matches.get_flag(name));
-    Ok(valued.chain(bare).map(|(name, _, why)| format!("--{name} is accepted and does nothing: {why}")).collect())
+    Ok(valued
+        .chain(bare)
+        .map(|(name, _, why)| format!("--{name} is accepted and does nothing: {why}"))
+        .collect())
 }
 
 #[cfg(test)]
@@ -153,7 +161,8 @@ mod tests {
 
     fn parse(args: &[&str]) -> Result<ArgMatches, clap::Error> {
         let args = std::iter::once("celery-worker").chain(args.iter().copied()).map(str::to_owned);
-        command(&[celery_broker::config::CLIENT_SETTINGS, SETTINGS]).try_get_matches_from(without_subcommand(args))
+        command(&[celery_broker::config::CLIENT_SETTINGS, SETTINGS])
+            .try_get_matches_from(without_subcommand(args))
     }
 
     #[test]

@@ -9,7 +9,9 @@ use clap::ArgMatches;
 pub(crate) fn load(matches: &ArgMatches) -> Result<Layered> {
     let path = matches.get_one::<String>("config");
     let text = match path {
-        Some(path) => Some(std::fs::read_to_string(path).with_context(|| format!("--config: cannot read {path}"))?),
+        Some(path) => {
+            Some(std::fs::read_to_string(path).with_context(|| format!("--config: cannot read {path}"))?)
+        }
         None => None,
     };
     let file = path.zip(text.as_ref()).map(|(path, text)| (path.as_str(), text.as_str()));

@@ -4,8 +4,8 @@ use std::fmt;
 
 use celery_worker::WorkerBuilder;
 use celery_worker::prelude::*;
-use serde::de::{self, Visitor};
 use serde::Deserializer;
+use serde::de::{self, Visitor};
 use sha2::{Digest, Sha256};
 
 /// Adds two numbers. Any JSON numbers: integers stay integers.
@@ -36,7 +36,9 @@ async fn randrange(start: i64, stop: i64, #[serde(default = "one")] step: i64) -
     let step = i128::from(step);
     let count = if step > 0 { (width + step - 1) / step } else { (width + step + 1) / step };
     if count <= 0 {
-        return Err(Failure::new("ValueError", format!("empty range in randrange({start}, {stop}, {step})")).into());
+        return Err(
+            Failure::new("ValueError", format!("empty range in randrange({start}, {stop}, {step})")).into()
+        );
     }
     let random = i128::try_from(uuid::Uuid::new_v4().as_u128() >> 1).unwrap_or_default();
     let number = i128::from(start) + step * (random % count);
@@ -82,7 +84,11 @@ async fn progress(#[ctx] ctx: Context, steps: u32) -> TaskResult<u32> {
 /// Iterated SHA-256 of a text: work for the processor, so a plain `fn`, which runs on the pool for blocking tasks.
 #[task(name = "demo.hash")]
 #[expect(clippy::needless_pass_by_value, reason = "a task owns its arguments")]
-fn hash(#[ctx] ctx: Context, text: String, #[serde(default = "one_round")] rounds: u32) -> TaskResult<String> {
+fn hash(
+    #[ctx] ctx: Context,
+    text: String,
+    #[serde(default = "one_round")] rounds: u32,
+) -> TaskResult<String> {
     let mut digest = Sha256::digest(text);
     for round in 1..rounds {
         if round % 4096 == 0 {

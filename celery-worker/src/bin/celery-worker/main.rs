@@ -21,7 +21,8 @@ use celery_worker::{Settings, Stopped, Worker, nodename};
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
-    let matches = cli::command(&[CLIENT_SETTINGS, SETTINGS]).get_matches_from(cli::without_subcommand(std::env::args()));
+    let matches = cli::command(&[CLIENT_SETTINGS, SETTINGS])
+        .get_matches_from(cli::without_subcommand(std::env::args()));
     let run = || -> Result<Stopped> {
         let notes = cli::notes(&matches).map_err(anyhow::Error::msg)?;
         let config = config::load(&matches)?;
@@ -56,7 +57,8 @@ fn main() -> ExitCode {
 async fn serve(config: &Layered, settings: Settings, quiet: bool) -> Result<Stopped> {
     let mut signals = signals::Signals::new()?;
     let celery = Celery::builder("celery-worker").settings(config).start()?;
-    let worker = demo::register(Worker::builder(celery.clone(), ())).configure(|own| *own = settings).build()?;
+    let worker =
+        demo::register(Worker::builder(celery.clone(), ())).configure(|own| *own = settings).build()?;
     if !quiet {
         eprintln!("{}", banner::banner(&worker, config));
     }

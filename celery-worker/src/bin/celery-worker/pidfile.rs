@@ -23,9 +23,12 @@ pub(crate) fn write(path: &str) -> Result<PidFile> {
                 let text = std::fs::read_to_string(path).unwrap_or_default();
                 let pid = text.trim().parse::<u32>().ok().filter(|pid| *pid != own);
                 if let Some(pid) = pid.filter(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
-                    bail!("--pidfile: {path} names the process {pid}, which is alive; stop it or name another file");
+                    bail!(
+                        "--pidfile: {path} names the process {pid}, which is alive; stop it or name another file"
+                    );
                 }
-                std::fs::remove_file(path).with_context(|| format!("--pidfile: cannot replace the stale {path}"))?;
+                std::fs::remove_file(path)
+                    .with_context(|| format!("--pidfile: cannot replace the stale {path}"))?;
             }
             Err(err) => return Err(err).with_context(|| format!("--pidfile: cannot write {path}")),
         }

@@ -1,3 +1,5 @@
+//! What the answers of tasks mean under their options.
+
 use std::io;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;

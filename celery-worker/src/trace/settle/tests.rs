@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use celery_protocol::event::TaskEventKind;
 use celery_protocol::{
-    Body, Embed, GroupId, Headers, Message, Nodename, QueueName, ResultTuple, Signature, TaskId, TaskName, pyjson,
+    Body, Embed, GroupId, Headers, Message, Nodename, QueueName, ResultTuple, Signature, TaskId, TaskName,
+    pyjson,
 };
 
 use super::*;
@@ -177,7 +178,10 @@ fn several_callbacks_go_as_one_group_and_groups_by_themselves() {
     let callbacks = vec![signature("a", "a"), inner, signature("b", "b")];
     let request = request(Embed { callbacks: callbacks.into(), ..Embed::default() }, |_| {});
     let settlement = settled(&request, LATE, success(), false);
-    assert_eq!(told(&settlement), "apply:celery.group(5) apply:celery.group(5) store:me:SUCCESS succeeded ack");
+    assert_eq!(
+        told(&settlement),
+        "apply:celery.group(5) apply:celery.group(5) store:me:SUCCESS succeeded ack"
+    );
 }
 
 #[test]
@@ -211,7 +215,10 @@ fn a_chord_member_reports_whatever_is_stored() {
     assert_eq!(member(LATE, success()), "store:me:SUCCESS chord:me:SUCCESS succeeded ack");
     assert_eq!(member(IGNORED, success()), "chord:me:SUCCESS succeeded ack");
     assert_eq!(member(IGNORED, failure()), "chord:me:FAILURE failed ack");
-    assert_eq!(member(LATE, Outcome::Interrupted(Interrupt::Terminated)), "store:me:REVOKED chord:me:REVOKED revoked ack");
+    assert_eq!(
+        member(LATE, Outcome::Interrupted(Interrupt::Terminated)),
+        "store:me:REVOKED chord:me:REVOKED revoked ack"
+    );
     assert_eq!(member(LATE, retry()), "store:me:RETRY retried resend:mail:1 ack");
     assert_eq!(member(LATE, Outcome::Ignore), "ack");
 }
@@ -228,7 +235,9 @@ fn a_retry_is_the_same_message_again() {
         headers.extra.insert("x-first-death-queue".into(), "left out".into());
     });
     let settlement = settled(&request, LATE, retry(), false);
-    let Some(Step::Publish(FollowUp::Resend { message, .. })) = settlement.steps.last() else { panic!("{settlement:?}") };
+    let Some(Step::Publish(FollowUp::Resend { message, .. })) = settlement.steps.last() else {
+        panic!("{settlement:?}")
+    };
     let headers = &message.headers;
     assert_eq!((headers.id.as_str(), headers.retries), ("me", 5));
     assert_eq!(headers.parent_id.as_ref().unwrap().as_str(), "me");
