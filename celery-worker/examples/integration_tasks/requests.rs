@@ -123,11 +123,11 @@ async fn retry(
     #[state] attempts: Attempts,
     return_value: Option<Value>,
 ) -> TaskResult<Value> {
-    if let Some(value) = return_value {
-        if attempts.0.fetch_add(1, Ordering::SeqCst) >= 3 {
-            attempts.0.store(0, Ordering::SeqCst);
-            return Ok(value);
-        }
+    if let Some(value) = return_value
+        && attempts.0.fetch_add(1, Ordering::SeqCst) >= 3
+    {
+        attempts.0.store(0, Ordering::SeqCst);
+        return Ok(value);
     }
     Err(ctx.retry().because(expected([])).countdown(Duration::from_secs(5)).into())
 }
