@@ -32,7 +32,8 @@ fn lapin_stays_in_amqp() {
 
 #[test]
 fn redis_stays_in_its_backend() {
-    let places = ["broker/src/backend/redis/", "broker/testkit/"];
+    // The example of Celery's suite has a module `redis` of its own: the suite's tasks write there.
+    let places = ["broker/src/backend/redis/", "broker/testkit/", "celery-worker/examples/integration_tasks"];
     only_under("redis::", &places, "only broker/src/backend/redis/ knows the redis crate (I2)");
 }
 
