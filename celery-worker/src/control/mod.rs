@@ -6,6 +6,7 @@
 mod conf;
 mod info;
 mod inspect;
+pub(crate) mod mingle;
 mod mutate;
 
 use std::sync::Arc;

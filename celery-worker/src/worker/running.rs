@@ -85,6 +85,9 @@ impl Running {
         if engine.settings.remote_control {
             let node = engine.celery.control_node(&engine.nodename);
             side.spawn("remote control", control::run(engine.clone(), node, stop_side.clone()));
+            if engine.settings.mingle {
+                side.spawn("mingle", control::mingle::run(engine.clone(), stop_side.clone()));
+            }
         }
 
         let runner = Arc::new(Runner { engine: engine.clone(), finished });

@@ -253,3 +253,21 @@ async fn events_come_in_celerys_order() {
     assert_eq!(seen.first().unwrap().0, "worker-online");
     assert!(seen.iter().any(|(kind, _)| kind == "worker-heartbeat"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_starter_learns_what_is_revoked() {
+    let stage = Stage::new("mingle").await;
+    let first = stage.run(stage.worker().await.nodename("first@test")).await;
+    let python = Python::new(&stage.broker, &stage.backend);
+    ask(&python, "app.control.revoke('gone', reply=True, timeout=3)").await;
+    let second = stage.run(stage.worker().await.nodename("second@test")).await;
+    wait::until(SOON, "the second knows it", async || {
+        match ask(&python, "app.control.inspect(['second@test'], timeout=3).revoked()").await {
+            known if known == json!(["gone"]) => Ok(()),
+            known => Err(known),
+        }
+    })
+    .await;
+    second.stop().await;
+    first.stop().await;
+}
