@@ -35,7 +35,7 @@ use crate::task::{Failure, Outcome, Registry, Task};
 /// }
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 /// let worker = TestWorker::new(()).task::<halve>();
 /// let run = worker.run(halve::s(7)).await?;
 /// assert!(run.retry().is_some());
