@@ -21,7 +21,6 @@ pub async fn livez() -> HttpResponse {
 
 /// How to ask whether the server is ready.
 #[derive(Debug, Default, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ReadyQuery {
     /// Lists each check when present.

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use celery_protocol::TaskId;
 use celery_protocol::result::{ResultMeta, TaskState};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 
 use super::openapi::ReadProblems;
 use crate::dto::task::{Handle, Task};
@@ -35,10 +34,13 @@ const MAX_FORGOTTEN: usize = 1000;
 #[into_params(parameter_in = Query)]
 pub struct ReadQuery {
     /// Hold the answer up to this many seconds until the task has ended, as `Prefer: wait`.
-    #[param(minimum = 0, example = 10)]
-    wait: Option<f64>,
+    #[param(value_type = Option<f64>, minimum = 0, example = 2)]
+    wait: Option<Wait>,
     /// What to show besides: `args` (if stored), `traceback`, `children`; separated by commas.
-    #[param(example = "args,traceback")]
+    #[param(
+        pattern = "^(args|traceback|children)(,(args|traceback|children))*$",
+        example = "args,traceback"
+    )]
     include: Option<String>,
     /// Take an unknown id for a pending task of another program, as Celery does.
     assume_pending: Option<bool>,
@@ -51,9 +53,9 @@ pub struct ReadQuery {
     tag = "tasks",
     operation_id = "read_task",
     params(
-        ("id" = String, Path, description = "The task's id.", example = "order-42"),
+        ("id" = String, Path, description = "The task's id.", pattern = "^[A-Za-z0-9._~:@+-]{1,200}$", example = "order-42"),
         ReadQuery,
-        ("Prefer" = Option<String>, Header, description = "`wait=N`: hold the answer up to N seconds until the task has ended.", example = "wait=10"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: hold the answer up to N seconds until the task has ended.", example = "wait=2"),
         ("If-None-Match" = Option<String>, Header, description = "An `ETag` of before: the answer is 304 if nothing has changed."),
     ),
     responses(
@@ -93,13 +95,42 @@ pub async fn read(
 #[into_params(parameter_in = Query)]
 pub struct ResultQuery {
     /// Hold the answer up to this many seconds until the task has ended, as `Prefer: wait`.
-    #[param(minimum = 0, example = 10)]
-    wait: Option<f64>,
+    #[param(value_type = Option<f64>, minimum = 0, example = 2)]
+    wait: Option<Wait>,
     /// `200`: answer with the task when it has failed, rather than with 424.
-    #[param(example = 200)]
-    on_failure: Option<u16>,
+    #[param(inline)]
+    on_failure: Option<OnFailure>,
     /// Take an unknown id for a pending task of another program, as Celery does.
     assume_pending: Option<bool>,
+}
+
+/// How a failed task is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+pub enum OnFailure {
+    /// With the task.
+    #[serde(rename = "200")]
+    Task,
+    /// With a problem.
+    #[serde(rename = "424")]
+    Problem,
+}
+
+/// Seconds to wait: any number that is not negative.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(try_from = "f64")]
+pub struct Wait(Duration);
+
+impl TryFrom<f64> for Wait {
+    type Error = &'static str;
+
+    fn try_from(seconds: f64) -> Result<Self, Self::Error> {
+        match Duration::try_from_secs_f64(seconds) {
+            Ok(wait) => Ok(Wait(wait)),
+            // More than a duration can hold: it is capped anyway.
+            Err(_) if seconds > 0.0 => Ok(Wait(Duration::MAX)),
+            Err(_) => Err("wait must be a number of seconds, not negative"),
+        }
+    }
 }
 
 /// The bare result of a task, exactly as the worker stored it.
@@ -109,9 +140,9 @@ pub struct ResultQuery {
     tag = "tasks",
     operation_id = "read_result",
     params(
-        ("id" = String, Path, description = "The task's id.", example = "order-42"),
+        ("id" = String, Path, description = "The task's id.", pattern = "^[A-Za-z0-9._~:@+-]{1,200}$", example = "order-42"),
         ResultQuery,
-        ("Prefer" = Option<String>, Header, description = "`wait=N`: hold the answer up to N seconds until the task has ended.", example = "wait=10"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: hold the answer up to N seconds until the task has ended.", example = "wait=2"),
         ("If-None-Match" = Option<String>, Header, description = "An `ETag` of before: the answer is 304 if nothing has changed."),
     ),
     responses(
@@ -133,11 +164,6 @@ pub async fn result(
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
     let id = id.0;
-    let on_failure = match query.on_failure {
-        None | Some(424) => StatusCode::FAILED_DEPENDENCY,
-        Some(200) => StatusCode::OK,
-        Some(_) => return Err(Problem::field(Kind::InvalidParameter, "on_failure", "must be 200 or 424")),
-    };
     let limit = wait_of(query.wait, prefer.0, api.limits.wait);
     let found = find(&api, &id, query.assume_pending.unwrap_or(false), limit).await?;
     let record = found.record.as_ref();
@@ -154,7 +180,7 @@ pub async fn result(
     };
     let state = meta.status.as_str();
     if meta.status != TaskState::Success {
-        if on_failure == StatusCode::OK {
+        if query.on_failure == Some(OnFailure::Task) {
             let task = view::task(&id, record, Some(meta), Include::default());
             let mut response = HttpResponse::Ok();
             describe(&mut response, state, true, "");
@@ -194,7 +220,7 @@ pub struct ForgetQuery {
     path = "/v1/tasks/{id}",
     tag = "tasks",
     operation_id = "forget_task",
-    params(("id" = String, Path, description = "The task's id.", example = "order-42"), ForgetQuery),
+    params(("id" = String, Path, description = "The task's id.", pattern = "^[A-Za-z0-9._~:@+-]{1,200}$", example = "order-42"), ForgetQuery),
     responses(
         (status = 204, description = "Forgotten."),
         (status = 409, description = "The task has not ended.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
@@ -299,11 +325,8 @@ async fn record(api: &Api, id: &TaskId) -> Result<Option<Record>, Problem> {
 }
 
 /// How long to wait, if at all: the parameter before the header, and never longer than the server allows.
-pub fn wait_of(parameter: Option<f64>, preferences: Preferences, most: Duration) -> Option<Duration> {
-    let wanted = match parameter {
-        Some(seconds) => Duration::try_from_secs_f64(seconds).ok(),
-        None => preferences.wait,
-    };
+pub fn wait_of(parameter: Option<Wait>, preferences: Preferences, most: Duration) -> Option<Duration> {
+    let wanted = parameter.map(|Wait(wait)| wait).or(preferences.wait);
     wanted.filter(|wanted| !wanted.is_zero()).map(|wanted| wanted.min(most))
 }
 
@@ -380,10 +403,11 @@ mod tests {
         let none = Preferences::default();
         assert_eq!(wait_of(None, none, most), None);
         assert_eq!(wait_of(None, prefer(100), most), Some(most));
-        assert_eq!(wait_of(Some(0.5), prefer(100), most), Some(Duration::from_millis(500)));
-        assert_eq!(wait_of(Some(0.0), prefer(100), most), None);
-        assert_eq!(wait_of(Some(-1.0), none, most), None);
-        assert_eq!(wait_of(Some(f64::NAN), none, most), None);
+        let wait = |seconds: f64| Some(Wait::try_from(seconds).expect("not negative"));
+        assert_eq!(wait_of(wait(0.5), prefer(100), most), Some(Duration::from_millis(500)));
+        assert_eq!(wait_of(wait(0.0), prefer(100), most), None);
+        assert_eq!(wait_of(wait(1e308), none, most), Some(most));
+        assert!(Wait::try_from(-1.0).is_err() && Wait::try_from(f64::NAN).is_err());
     }
 
     #[test]

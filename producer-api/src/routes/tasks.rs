@@ -6,7 +6,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use celery_protocol::{TaskId, WireTime};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
 use super::openapi::SubmitProblems;
@@ -35,8 +35,8 @@ pub struct SubmitQuery {
     /// Allow priorities up to 255.
     raw_priority: Option<bool>,
     /// Hold the answer up to this many seconds for the result, as `Prefer: wait`.
-    #[param(minimum = 0, example = 10)]
-    wait: Option<f64>,
+    #[param(value_type = Option<f64>, minimum = 0, example = 2)]
+    wait: Option<results::Wait>,
 }
 
 /// Submits a task.
@@ -50,7 +50,7 @@ pub struct SubmitQuery {
     operation_id = "submit_task",
     params(
         SubmitQuery,
-        ("Prefer" = Option<String>, Header, description = "`wait=N`: hold the answer up to N seconds for the result. `return=minimal`: answer with the id alone.", example = "wait=10"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: hold the answer up to N seconds for the result. `return=minimal`: answer with the id alone.", example = "wait=2"),
         ("traceparent" = Option<String>, Header, description = "W3C trace context, passed on in the message's headers."),
     ),
     request_body = SubmitTask,
@@ -83,7 +83,7 @@ pub async fn submit(
     tag = "tasks",
     operation_id = "submit_task_as",
     params(
-        ("id" = String, Path, description = "An id of the client's choice.", example = "order-42"),
+        ("id" = String, Path, description = "An id of the client's choice.", pattern = "^[A-Za-z0-9._~:@+-]{1,200}$", example = "order-42"),
         SubmitQuery,
         ("Prefer" = Option<String>, Header, description = "As for `POST /v1/tasks`."),
         ("If-None-Match" = Option<String>, Header, description = "`*`: fail with 412 if the id is known."),
@@ -117,8 +117,8 @@ pub async fn submit_as(
 }
 
 /// What a 200 to a submission holds.
-#[derive(utoipa::ToSchema)]
-#[schema(as = SubmitAnswer)]
+#[derive(Serialize, utoipa::ToSchema)]
+#[serde(untagged)]
 pub enum SubmitAnswer {
     /// The task, ended or known before.
     #[schema(title = "task")]

@@ -17,7 +17,7 @@ use super::results;
 use crate::dto::submit::SubmitTask;
 use crate::extract::{Admission, FormText, PathId};
 use crate::plan::{self, Plan};
-use crate::problem::{Kind, Problem};
+use crate::problem::{Kind, Problem, ProblemBody};
 use crate::state::Api;
 use crate::submission::{Record, Stage};
 use crate::submit;
@@ -53,6 +53,8 @@ pub struct Range {
     responses(
         (status = 200, description = "Queued.", body = serde_json::Value, example = json!({"job_id": "cc31bdcd-ad31-41ce-b516-2b90cd92f2a1"})),
         SubmitProblems,
+        (status = 400, description = "`stop` is missing, or a number is none; or a parameter cannot be read.",
+            content((String = "text/html", example = "Stop value not specified!"), (ProblemBody = "application/problem+json"))),
     )
 )]
 pub async fn start(
@@ -73,6 +75,8 @@ pub async fn start(
     responses(
         (status = 200, description = "Queued.", body = serde_json::Value, example = json!({"job_id": "cc31bdcd-ad31-41ce-b516-2b90cd92f2a1"})),
         SubmitProblems,
+        (status = 400, description = "`stop` is missing, or a number is none; or a parameter cannot be read.",
+            content((String = "text/html", example = "Stop value not specified!"), (ProblemBody = "application/problem+json"))),
     )
 )]
 pub async fn start_by_post(
@@ -166,11 +170,13 @@ pub async fn queued(api: web::Data<Api>) -> Result<HttpResponse, Problem> {
     path = "/results/{id}",
     tag = "walkthrough",
     operation_id = "walkthrough_result",
-    params(("id" = String, Path, description = "A `job_id`.")),
+    params(("id" = String, Path, description = "A `job_id`.", pattern = "^[A-Za-z0-9._~:@+-]{1,200}$")),
     responses(
         (status = 200, description = "It has a result.", body = serde_json::Value, example = json!({"result": 43})),
         (status = 202, description = "It has not finished.", body = String, content_type = "text/html", example = "Job has not finished!"),
         ReadProblems,
+        (status = 400, description = "It has failed; or the id cannot be one.",
+            content((String = "text/html", example = "Job has failed!"), (ProblemBody = "application/problem+json"))),
     )
 )]
 pub async fn result(api: web::Data<Api>, id: PathId) -> Result<HttpResponse, Problem> {

@@ -136,7 +136,9 @@ async fn members_are_judged_one_by_one() {
     let body = json!({"task": "", "countdown": -1, "priority": 99});
     let problem = app.post("/v1/tasks", &body).await.problem(422, "invalid-option");
     assert_eq!(problem["errors"].as_array().unwrap().len(), 3, "{problem:#}");
-    for path in ["/v1/tasks?dry_run=perhaps", "/v1/tasks?dryrun=true", "/v1/tasks?wait=x"] {
+    for path in
+        ["/v1/tasks?dry_run=perhaps", "/v1/tasks?dryrun=true", "/v1/tasks?wait=x", "/v1/tasks?wait=-1"]
+    {
         app.post(path, &json!({"task": "t"})).await.problem(400, "invalid-parameter");
     }
 }
