@@ -1,4 +1,5 @@
 //! Every example runs to its end against real servers and says what it should.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::time::Duration;
 
