@@ -1,5 +1,6 @@
 //! Sending calls: from a signature to a confirmed message.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use celery_protocol::canvas::{self, Call, IdSource, Plan, Step};
@@ -162,7 +163,7 @@ impl Celery {
             routing_key: options.routing_key.clone(),
             priority: options.priority,
         };
-        let destination = self.shared.router.route(&call.task, &target);
+        let destination = self.shared.router.route(&routed_as(call), &target);
         options.priority =
             destination.priority.or_else(|| self.context.as_ref().and_then(|context| context.priority));
         let id = match options.rest.task_id.clone() {
@@ -264,4 +265,19 @@ impl From<SignatureError> for BrokerError {
     fn from(err: SignatureError) -> Self {
         Self::new(BrokerErrorKind::Encode, err.to_string())
     }
+}
+
+/// The task whose routes a call follows: `celery.map` and `celery.starmap` go where the task goes that they run, as in
+/// Celery (`_basemap.apply_async`).
+fn routed_as(call: &Signature) -> Cow<'_, TaskName> {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        task: TaskName,
+    }
+    let inner = match call.task.as_str() {
+        "celery.map" | "celery.starmap" => call.kwargs.get("task"),
+        _ => None,
+    };
+    let named = inner.and_then(|task| serde_json::from_str::<Named>(task.get()).ok());
+    named.map_or(Cow::Borrowed(&call.task), |named| Cow::Owned(named.task))
 }

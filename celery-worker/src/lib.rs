@@ -16,6 +16,7 @@ pub mod prelude;
 pub mod task;
 pub mod testing;
 
+mod builtin;
 mod consumer;
 mod control;
 mod heartbeat;

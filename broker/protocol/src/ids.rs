@@ -175,7 +175,8 @@ from_uuid!(TaskId, GroupId, Ticket);
 
 impl TaskName {
     /// One of Celery's own tasks: `celery.<name>`.
-    pub(crate) fn builtin(name: &'static str) -> Self {
+    #[must_use]
+    pub fn builtin(name: &'static str) -> Self {
         Self(format!("celery.{name}").into())
     }
 

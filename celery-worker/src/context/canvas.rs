@@ -21,7 +21,12 @@ impl Context {
         self.0.own.get().map(|(_, children)| children.snapshot()).unwrap_or_default()
     }
 
-    fn own(&self) -> &(Celery, Children) {
+    /// Lists what was sent, but not through [`celery`](Self::celery), as a child.
+    pub(crate) fn add_child(&self, child: ResultTuple) {
+        self.own().1.push(child);
+    }
+
+    pub(super) fn own(&self) -> &(Celery, Children) {
         self.0.own.get_or_init(|| {
             let (request, children) = (self.request(), Children::default());
             let context = SendContext {

@@ -59,6 +59,17 @@ impl Context {
         Self(Arc::new(Inner { request, env, own: OnceLock::new() }))
     }
 
+    /// For a call inside this one, whose children are this one's.
+    pub(crate) fn for_call(&self, request: Arc<Request>) -> Self {
+        let own = OnceLock::from(self.own().clone());
+        Self(Arc::new(Inner { request, env: self.0.env.clone(), own }))
+    }
+
+    /// Between two steps of a task that does not watch for interrupts: says why to stop.
+    pub(crate) fn stop_if_told(&self) -> Result<(), TaskError> {
+        self.0.env.interrupts.current().map_or(Ok(()), |interrupt| Err(interrupt.into()))
+    }
+
     /// The call: ids, arguments, headers, delivery.
     #[must_use]
     pub fn request(&self) -> &Arc<Request> {

@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 use tracing::Instrument as _;
 
 use super::{ErrbackStyle, Failure, FailureRules, Task, TaskResult};
+use crate::builtin::{self, Others};
 use crate::context::Context;
 
 type Call = Box<dyn Fn(Context) -> BoxFuture<'static, TaskResult<Box<RawValue>>> + Send + Sync>;
@@ -58,6 +59,33 @@ impl ErasedTask {
             errback: T::ERRBACK,
             positional: positional::<T::Params>(),
             call: Box::new(call),
+        }
+    }
+
+    /// A task whose arguments have no fixed form.
+    pub(crate) fn raw<F, Fut, R>(name: TaskName, options: TaskOptions, run: F) -> Self
+    where
+        F: Fn(Context, RawCall) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = TaskResult<R>> + Send + 'static,
+        R: Serialize + Send + 'static,
+    {
+        Self {
+            name,
+            options,
+            rules: FailureRules::NONE,
+            blocking: false,
+            errback: ErrbackStyle::Old,
+            positional: &[],
+            call: Box::new(move |ctx| {
+                let request = ctx.request();
+                let call = RawCall {
+                    name: request.task().clone(),
+                    args: request.args().clone(),
+                    kwargs: request.kwargs().clone(),
+                };
+                let future = run(ctx, call);
+                Box::pin(async move { encode(&future.await?) })
+            }),
         }
     }
 
@@ -137,29 +165,12 @@ impl<S: Send + Sync + 'static> Registry<S> {
         Fut: Future<Output = TaskResult<R>> + Send + 'static,
         R: Serialize + Send + 'static,
     {
-        let task = parse(&name.into()).map(|name| ErasedTask {
-            name,
-            options,
-            rules: FailureRules::NONE,
-            blocking: false,
-            errback: ErrbackStyle::Old,
-            positional: &[],
-            call: Box::new(move |ctx| {
-                let request = ctx.request();
-                let call = RawCall {
-                    name: request.task().clone(),
-                    args: request.args().clone(),
-                    kwargs: request.kwargs().clone(),
-                };
-                let future = run(ctx, call);
-                Box::pin(async move { encode(&future.await?) })
-            }),
-        });
+        let task = parse(&name.into()).map(|name| ErasedTask::raw(name, options, run));
         self.tasks.push(task.map(Arc::new));
         self
     }
 
-    /// The finished set.
+    /// The finished set, with the tasks that Celery has built in; a task of the same name takes their place.
     ///
     /// # Errors
     /// If two tasks have one name, a name can't be sent, or a soft time limit is not below the hard one.
@@ -179,7 +190,12 @@ impl<S: Send + Sync + 'static> Registry<S> {
                 return Err(RegistryError::new(RegistryErrorKind::Duplicate, task.name.as_str()));
             }
         }
-        Ok(Tasks(Arc::new(tasks)))
+        Ok(Tasks(Arc::new_cyclic(|all| {
+            for task in builtin::tasks(&Others::new(all)) {
+                tasks.entry(task.name.clone()).or_insert_with(|| Arc::new(task));
+            }
+            tasks
+        })))
     }
 }
 

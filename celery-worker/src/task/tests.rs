@@ -141,7 +141,8 @@ fn all_forms_can_be_registered() {
     registry.task::<options>().task::<early>().task::<inner>().task::<Mul>();
     registry.raw_task("tasks.raw", TaskOptions::DEFAULT, |_, call| async move { Ok(call.args.len()) });
     let tasks = registry.build().unwrap();
-    assert_eq!(tasks.names().len(), 10);
+    let own = |name: &&TaskName| !name.as_str().starts_with("celery.");
+    assert_eq!(tasks.names().iter().filter(own).count(), 10);
     let mut blocking: Vec<_> =
         tasks.iter().filter(|task| task.blocking).map(|task| task.name.as_str()).collect();
     blocking.sort_unstable();

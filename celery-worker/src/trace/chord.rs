@@ -87,7 +87,8 @@ async fn fail(
     failure: &Failure,
 ) -> Result<(), Trouble> {
     tracing::error!(group = %claim.group, "Chord {} failed: {}", claim.group, failure.exception().repr());
-    let steps = settle::chord_failed(report, failure, SystemTime::now(), ground.new_style);
+    let steps =
+        settle::chord_failed(&report.body, &report.root_id, failure, SystemTime::now(), ground.new_style);
     match settler::perform(*ground, None, steps).await {
         Ok(()) => {}
         Err(Trouble::GiveUp) => {
@@ -147,14 +148,19 @@ async fn join_nested(backend: &dyn ResultBackend, group: ResultTuple) -> Result<
     Ok(Joined::Results(nested(&group, &found)))
 }
 
-fn leaves(tuple: &ResultTuple, ids: &mut Vec<TaskId>) {
+/// The tasks of a group, in order, those of inner groups among them.
+pub(crate) fn leaves(tuple: &ResultTuple, ids: &mut Vec<TaskId>) {
     match &tuple.members {
         Some(members) => members.iter().for_each(|member| leaves(member, ids)),
         None => ids.push(tuple.id.clone()),
     }
 }
 
-fn nested(tuple: &ResultTuple, found: &std::collections::HashMap<TaskId, Box<RawValue>>) -> Box<RawValue> {
+/// What the members of a group have returned, as a list; an inner group is a list in it.
+pub(crate) fn nested(
+    tuple: &ResultTuple,
+    found: &std::collections::HashMap<TaskId, Box<RawValue>>,
+) -> Box<RawValue> {
     match &tuple.members {
         None => found.get(&tuple.id).cloned().unwrap_or_else(null),
         Some(members) => {
@@ -168,7 +174,7 @@ fn nested(tuple: &ResultTuple, found: &std::collections::HashMap<TaskId, Box<Raw
 }
 
 /// An exception as Python prints it.
-fn shown(exception: &RawValue) -> String {
+pub(crate) fn shown(exception: &RawValue) -> String {
     match RemoteException::from_raw(exception) {
         Ok(exception) => exception.repr(),
         Err(_) => celery_protocol::repr::repr(exception.get(), celery_protocol::repr::DEFAULT_BUDGET),

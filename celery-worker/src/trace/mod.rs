@@ -10,15 +10,20 @@ mod resend;
 pub(crate) mod settle;
 pub(crate) mod settler;
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use celery_broker::{Requeue, Token};
+use celery_broker::{Celery, Requeue, Token};
+use celery_protocol::{Signature, TaskId, TaskName};
 
+pub(crate) use chord::{leaves, nested, shown};
 pub(crate) use execute::execute;
 pub(crate) use meta::result_meta;
 use settle::{Disposition, Settlement};
 
 use crate::pool::Job;
+use crate::task::Failure;
 
 /// Something that has ended, and what follows from it.
 #[derive(Debug)]
@@ -50,16 +55,30 @@ impl Ticket {
     }
 }
 
+/// Ends a chord without its body, on `celery` alone: stores the failure of the body and calls its errbacks. False if that
+/// could not be done.
+pub(crate) async fn fail_chord(
+    celery: &Celery,
+    body: &Signature,
+    root_id: &TaskId,
+    failure: &Failure,
+    now: SystemTime,
+    new_style: &HashSet<TaskName>,
+) -> bool {
+    let steps = settle::chord_failed(body, root_id, failure, now, new_style);
+    settler::perform(settler::Ground::alone(celery, new_style), None, steps).await.is_ok()
+}
+
 /// Carries a settlement out on `celery` alone, without a worker: what is published and stored goes there, the message is
 /// nobody's. False if something could not be done.
 #[expect(dead_code, reason = "for TestWorker")]
-pub(crate) async fn carry_out(celery: &celery_broker::Celery, settlement: Settlement) -> bool {
-    let ground = settler::Ground {
-        celery,
-        emitter: None,
-        patience: std::time::Duration::from_secs(5),
-        eta_horizon: std::time::Duration::MAX,
-        new_style: &std::collections::HashSet::new(),
-    };
-    settler::perform(ground, settlement.task_id.as_ref(), settlement.steps).await.is_ok()
+pub(crate) async fn carry_out(celery: &Celery, settlement: Settlement) -> bool {
+    let new_style = HashSet::new();
+    settler::perform(
+        settler::Ground::alone(celery, &new_style),
+        settlement.task_id.as_ref(),
+        settlement.steps,
+    )
+    .await
+    .is_ok()
 }

@@ -401,27 +401,22 @@ impl Plan<'_> {
 /// Decides what follows when a chord cannot call its body: the body, and all that was to come after it, fails, and its
 /// errbacks are called as if it had run.
 pub(crate) fn chord_failed(
-    report: &ChordReport,
+    body: &Signature,
+    root_id: &TaskId,
     failure: &Failure,
     now: SystemTime,
     new_style: &HashSet<TaskName>,
 ) -> Vec<Step> {
-    let cause = Cause {
-        result: exception(failure),
-        traceback: None,
-        stored: true,
-        now,
-        root_id: report.root_id.clone(),
-    };
+    let cause =
+        Cause { result: exception(failure), traceback: None, stored: true, now, root_id: root_id.clone() };
     let mut steps = Vec::new();
-    let body = &report.body;
     cause.fail(body, &mut steps);
     for later in body.options.chain().ok().flatten().unwrap_or_default() {
         cause.fail(&later, &mut steps);
     }
     if let (Ok(errbacks), Ok(Some(id))) = (body.options.link_error(), body.options.task_id()) {
-        let told = || FailedCall::unsent(body, &id, &report.root_id, failure);
-        steps.extend(call_errbacks(&errbacks, &id, &report.root_id, new_style, told));
+        let told = || FailedCall::unsent(body, &id, root_id, failure);
+        steps.extend(call_errbacks(&errbacks, &id, root_id, new_style, told));
     }
     steps
 }

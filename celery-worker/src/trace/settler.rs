@@ -118,7 +118,13 @@ pub(crate) struct Ground<'a> {
     pub(crate) new_style: &'a HashSet<TaskName>,
 }
 
-impl Ground<'_> {
+impl<'a> Ground<'a> {
+    /// Without a worker around.
+    pub(crate) fn alone(celery: &'a Celery, new_style: &'a HashSet<TaskName>) -> Ground<'a> {
+        let patience = Duration::from_secs(5);
+        Ground { celery, emitter: None, patience, eta_horizon: Duration::MAX, new_style }
+    }
+
     fn emit(&self, event: Box<TaskEvent>) {
         if let Some(emitter) = self.emitter {
             emitter.emit(EventBody::Task(event));

@@ -136,6 +136,7 @@ impl Entry {
         let seconds = |limit: Option<Duration>| limit.map(|limit| limit.as_secs_f64().to_string());
         let flag = |flag: bool| Some(if flag { "True" } else { "False" }.to_owned());
         match name {
+            "name" => Some(self.task.name.as_str().to_owned()),
             "rate_limit" => limits.rate.map(|rate| rate.to_string()),
             "time_limit" => seconds(limits.time.hard),
             "soft_time_limit" => seconds(limits.time.soft),

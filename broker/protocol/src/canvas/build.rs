@@ -132,6 +132,24 @@ impl<O> Sig<O> {
         self.through_canvas(|canvas| stamp(canvas, name, value))
     }
 
+    /// A group that runs the task for all items, `size` of them in each message: Python's `task.chunks(items, size).group()`.
+    /// Each item is the list of the arguments, as in [`starmap`](Self::starmap). A size of 0 counts as 1.
+    ///
+    /// ```
+    /// # use celery_protocol::{IntoCanvas as _, Sig};
+    /// let sums = Sig::<i64>::new("t.add").chunks([(1, 1), (2, 2), (3, 3)], 2);
+    /// assert_eq!(sums.into_canvas()?.chord_size(), 2);
+    /// # Ok::<_, celery_protocol::SigError>(())
+    /// ```
+    pub fn chunks<T: serde::Serialize>(
+        self,
+        items: impl IntoIterator<Item = T>,
+        size: usize,
+    ) -> Group<Vec<O>> {
+        let items: Vec<T> = items.into_iter().collect();
+        group(items.chunks(size.max(1)).map(|piece| self.clone().starmap(piece)))
+    }
+
     fn through_canvas(self, change: impl FnOnce(&mut Canvas) -> Result<(), SigError>) -> Self {
         let built: Built<O> = Built::of(self.into_signature().map(Canvas::Task)).change(change);
         match built.canvas {

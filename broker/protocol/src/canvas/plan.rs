@@ -302,8 +302,9 @@ impl Planner<'_, '_> {
     }
 }
 
+/// What Celery's `chunks` makes; a call with positional arguments is one of the task of that name.
 fn is_chunks(signature: &Signature) -> bool {
-    signature.task.as_str() == "celery.chunks"
+    signature.task.as_str() == "celery.chunks" && signature.args.is_empty()
 }
 
 fn missing(what: &str) -> SignatureError {

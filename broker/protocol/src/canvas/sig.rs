@@ -140,6 +140,34 @@ impl<O> Sig<O> {
         self.attempt(|signature| Ok(signature.options.as_map_mut().insert(name, &value)?))
     }
 
+    /// One message that runs the task for one item after the other, each as its only argument, and returns the list of what
+    /// they return: Python's `task.map(items)`. The worker must serve the task itself.
+    ///
+    /// ```
+    /// # use celery_protocol::Sig;
+    /// let squares: Sig<Vec<i64>> = Sig::<i64>::new("t.square").map([1, 2, 3]);
+    /// assert_eq!(squares.into_signature()?.task.as_str(), "celery.map");
+    /// # Ok::<_, celery_protocol::SigError>(())
+    /// ```
+    pub fn map<T: Serialize>(self, items: impl IntoIterator<Item = T>) -> Sig<Vec<O>> {
+        self.each("map", &items.into_iter().collect::<Vec<_>>())
+    }
+
+    /// As [`map`](Self::map), with each item as the list of the arguments: Python's `task.starmap(items)`.
+    pub fn starmap<T: Serialize>(self, items: impl IntoIterator<Item = T>) -> Sig<Vec<O>> {
+        self.each("starmap", &items.into_iter().collect::<Vec<_>>())
+    }
+
+    fn each<T: Serialize>(self, kind: &'static str, items: &[T]) -> Sig<Vec<O>> {
+        match self.signature {
+            Ok(task) => {
+                let each: Sig<Vec<O>> = Signature::new(TaskName::builtin(kind)).immutable().into();
+                each.kwarg("task", task).kwarg("it", items)
+            }
+            Err(err) => err.into(),
+        }
+    }
+
     /// The same call, with another idea of what it returns.
     pub fn returning<P>(self) -> Sig<P> {
         Sig { signature: self.signature, output: PhantomData }

@@ -35,7 +35,7 @@ pub(crate) fn banner(worker: &Worker, config: &Layered) -> String {
     }
     line(String::new());
     line("[tasks]".to_owned());
-    for name in worker.tasks().names() {
+    for name in worker.tasks().names().into_iter().filter(|name| !name.as_str().starts_with("celery.")) {
         line(format!("  . {name}"));
     }
     out

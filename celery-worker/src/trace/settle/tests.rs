@@ -283,7 +283,7 @@ fn a_chord_that_fails_ends_its_body_and_calls_its_errbacks() {
         body,
         root_id: TaskId::parse("root").unwrap(),
     };
-    let steps = chord_failed(&report, &Failure::chord_error("x"), NOW, &HashSet::new());
+    let steps = chord_failed(&report.body, &report.root_id, &Failure::chord_error("x"), NOW, &HashSet::new());
     let words: Vec<_> = steps.iter().map(word).collect();
     assert_eq!(words, ["store:b:FAILURE", "store:l:FAILURE", "apply:celery.group(\"b\")"]);
 }
