@@ -77,7 +77,7 @@ fn name(last: &'static str) -> TaskName {
 /// `accumulate(*args, index=None)`: its arguments, or one of them. Where a task was replaced by a group, it gathers what the
 /// members return.
 fn accumulate(call: &RawCall) -> TaskResult<Box<RawValue>> {
-    let index = call.kwargs.get_some("index").map(|index| i64::deserialize(index));
+    let index = call.kwargs.get_some("index").map(i64::deserialize);
     let Some(index) = index else { return Ok(call.args.to_raw()) };
     let index = index.map_err(|_| Failure::new("TypeError", "tuple indices must be integers or slices"))?;
     let len = i64::try_from(call.args.len()).unwrap_or(i64::MAX);
