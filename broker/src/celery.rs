@@ -15,6 +15,7 @@ use crate::builder::CeleryBuilder;
 use crate::clock::{Clock, Lamport};
 use crate::error::{BrokerError, BrokerErrorKind};
 use crate::event::Emitter;
+use crate::notes::Notes;
 use crate::offline::Outbox;
 use crate::route::Router;
 use crate::send::SendContext;
@@ -129,6 +130,11 @@ impl Celery {
     /// Where the HTTP interface records submissions; `None` without a backend that can.
     pub fn submissions(&self) -> Option<Arc<dyn SubmissionIndex>> {
         self.shared.backend.submissions()
+    }
+
+    /// Where small values with a lifetime are kept; `None` without a backend that can.
+    pub fn notes(&self) -> Option<Arc<dyn Notes>> {
+        self.shared.backend.notes()
     }
 
     /// Publishes messages as they are.

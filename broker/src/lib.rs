@@ -48,6 +48,7 @@ pub mod control;
 
 pub mod clock;
 pub mod config;
+pub mod notes;
 pub mod route;
 pub mod submission;
 mod tasks;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use celery_protocol::TaskId;
 use futures_util::future::BoxFuture;
@@ -15,6 +15,15 @@ use crate::error::BackendError;
 pub const CAPACITY: usize = 100_000;
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, BackendError>>;
+
+/// A submission on the list, and its place there.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listed {
+    /// When it was listed, in microseconds since 1970.
+    pub at: u64,
+    /// The task.
+    pub id: TaskId,
+}
 
 /// Remembers submissions by task id.
 pub trait SubmissionIndex: fmt::Debug + Send + Sync + 'static {
@@ -36,6 +45,10 @@ pub trait SubmissionIndex: fmt::Debug + Send + Sync + 'static {
     /// The newest submissions that are listed.
     fn recent(&self, limit: usize) -> Answer<'_, Vec<TaskId>>;
 
+    /// The listed submissions that come after `before` when the newest come first; with `None` from the newest on.
+    /// `before` need not be on the list any more, so pages do not shift when others submit or forget.
+    fn page<'a>(&'a self, before: Option<&'a Listed>, limit: usize) -> Answer<'a, Vec<Listed>>;
+
     /// Takes submissions off the list, keeping their records.
     fn unlist<'a>(&'a self, ids: &'a [TaskId]) -> Answer<'a, ()>;
 }
@@ -48,7 +61,7 @@ pub struct MemorySubmissions(Arc<Mutex<State>>);
 struct State {
     records: HashMap<TaskId, (Vec<u8>, Option<Instant>)>,
     listed: BTreeMap<u64, TaskId>,
-    next: u64,
+    last: u64,
 }
 
 impl MemorySubmissions {
@@ -66,8 +79,9 @@ impl State {
     fn put(&mut self, id: &TaskId, record: &[u8], ttl: Duration) {
         let until = Instant::now().checked_add(ttl);
         if self.records.insert(id.clone(), (record.to_owned(), until)).is_none() {
-            self.next += 1;
-            self.listed.insert(self.next, id.clone());
+            // Unique, and increasing even if the clock is set back.
+            self.last = now().max(self.last + 1);
+            self.listed.insert(self.last, id.clone());
         }
         if self.listed.len() > CAPACITY
             && let Some((_, oldest)) = self.listed.pop_first()
@@ -116,7 +130,21 @@ impl SubmissionIndex for MemorySubmissions {
         self.answer(|state| state.listed.values().rev().take(limit).cloned().collect())
     }
 
+    fn page<'a>(&'a self, before: Option<&'a Listed>, limit: usize) -> Answer<'a, Vec<Listed>> {
+        let end = before.map_or(u64::MAX, |before| before.at);
+        self.answer(|state| {
+            let older = state.listed.range(..end).rev().take(limit);
+            older.map(|(at, id)| Listed { at: *at, id: id.clone() }).collect()
+        })
+    }
+
     fn unlist<'a>(&'a self, ids: &'a [TaskId]) -> Answer<'a, ()> {
         self.answer(|state| state.listed.retain(|_, listed| !ids.contains(listed)))
     }
+}
+
+/// The present in microseconds: exact in a double for two more centuries.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }

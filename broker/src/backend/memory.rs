@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::mailbox::Mailbox;
 use super::{Answer, ChordClaim, ChordMember, ChordPart, ChordProgress, ResultBackend};
+use crate::notes::{MemoryNotes, Notes};
 use crate::submission::{MemorySubmissions, SubmissionIndex};
 
 /// Results that are kept; the oldest make room.
@@ -19,6 +20,7 @@ const CAPACITY: usize = 100_000;
 pub struct MemoryBackend {
     store: Arc<Mutex<Store>>,
     submissions: MemorySubmissions,
+    notes: MemoryNotes,
 }
 
 #[derive(Debug, Default)]
@@ -216,6 +218,10 @@ impl ResultBackend for MemoryBackend {
 
     fn submissions(&self) -> Option<Arc<dyn SubmissionIndex>> {
         Some(Arc::new(self.submissions.clone()))
+    }
+
+    fn notes(&self) -> Option<Arc<dyn Notes>> {
+        Some(Arc::new(self.notes.clone()))
     }
 
     fn name(&self) -> &'static str {

@@ -12,6 +12,7 @@ use futures_util::stream::BoxStream;
 use serde_json::value::RawValue;
 
 use crate::error::{BackendError, BackendErrorKind};
+use crate::notes::Notes;
 use crate::submission::SubmissionIndex;
 
 mod disabled;
@@ -85,6 +86,17 @@ pub trait ResultBackend: fmt::Debug + Send + Sync + 'static {
     /// Where the HTTP interface records submissions; `None` if this backend keeps nothing.
     fn submissions(&self) -> Option<Arc<dyn SubmissionIndex>> {
         None
+    }
+
+    /// Where the programs of this project keep notes; `None` if this backend keeps nothing.
+    fn notes(&self) -> Option<Arc<dyn Notes>> {
+        None
+    }
+
+    /// Every state of every task that is stored from now on, by whomever. The stream ends when the connection does; what
+    /// was announced meanwhile is lost, so that whoever subscribes again has to read again.
+    fn watch_all(&self) -> Answer<'_, BoxStream<'static, ResultMeta>> {
+        unsupported("this result backend does not announce results")
     }
 
     /// What kind of backend this is, for `report` and logs: `redis`, `memory`, `disabled`.

@@ -247,6 +247,66 @@ async fn submissions_are_kept_and_listed() {
 }
 
 #[tokio::test]
+async fn the_list_of_submissions_is_read_in_pages_that_do_not_shift() {
+    on_each(async |backend| {
+        let index = backend.submissions().unwrap();
+        let names: Vec<String> = (0..25).map(|n| format!("t{n:02}")).collect();
+        for name in &names {
+            index.put(&task(name), b"x", Duration::from_secs(60)).await.unwrap();
+        }
+        let mut seen = Vec::new();
+        let mut before = None;
+        loop {
+            let page = index.page(before.as_ref(), 10).await.unwrap();
+            let Some(last) = page.last() else { break };
+            before = Some(last.clone());
+            seen.extend(page.into_iter().map(|listed| listed.id.to_string()));
+            // A newer one, and one less, change nothing about the pages to come.
+            let newer = format!("new{}", seen.len());
+            index.put(&task(&newer), b"x", Duration::from_secs(60)).await.unwrap();
+            index.unlist(&[before.as_ref().unwrap().id.clone()]).await.unwrap();
+        }
+        let expected: Vec<String> = names.iter().rev().cloned().collect();
+        assert_eq!(seen, expected);
+        assert_eq!(index.page(None, 0).await.unwrap(), []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn notes_are_changed_by_one_at_a_time() {
+    on_each(async |backend| {
+        let notes = backend.notes().unwrap();
+        let hour = Duration::from_secs(3600);
+        assert_eq!(notes.get("k").await.unwrap(), None);
+        assert_eq!(notes.put_new("k", b"1", hour).await.unwrap(), None);
+        assert_eq!(notes.put_new("k", b"2", hour).await.unwrap(), Some(b"1".to_vec()));
+        assert!(!notes.replace("k", b"2", b"3", hour).await.unwrap());
+        assert!(notes.replace("k", b"1", b"3", hour).await.unwrap());
+        assert!(!notes.remove("k", b"1").await.unwrap());
+        assert_eq!(notes.get("k").await.unwrap(), Some(b"3".to_vec()));
+        assert!(notes.remove("k", b"3").await.unwrap());
+        notes.put("t", b"once", hour).await.unwrap();
+        assert_eq!(notes.take("t").await.unwrap(), Some(b"once".to_vec()));
+        assert_eq!((notes.take("t").await.unwrap(), notes.get("k").await.unwrap()), (None, None));
+        assert!(!notes.replace("k", b"", b"4", hour).await.unwrap());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn everything_that_is_stored_can_be_followed() {
+    let celery = client(&Redis::shared().await.database());
+    let backend = celery.backend();
+    let mut all = backend.watch_all().await.unwrap();
+    backend.store_many(&[state("w1", "STARTED"), success("w2", "2")]).await.unwrap();
+    let first = timeout(PATIENCE, all.next()).await.unwrap().unwrap();
+    let second = timeout(PATIENCE, all.next()).await.unwrap().unwrap();
+    assert_eq!((first.task_id, second.task_id), (task("w1"), task("w2")));
+    celery.close().await;
+}
+
+#[tokio::test]
 async fn disabled_stores_silently_and_reads_loudly() {
     let celery = client("");
     celery.backend().store(&success("a", "1")).await.unwrap();

@@ -3,6 +3,8 @@
 mod chord;
 mod connection;
 mod fault;
+mod feed;
+mod notes;
 mod script;
 mod store;
 mod submission;
@@ -17,12 +19,14 @@ use celery_protocol::{GroupId, ResultMeta, ResultTuple, TaskId};
 use futures_util::stream::BoxStream;
 
 use self::connection::Connector;
+use self::notes::RedisNotes;
 use self::store::Store;
 use self::submission::RedisSubmissions;
 use self::wait::Watcher;
 use super::{Answer, ChordClaim, ChordMember, ChordPart, ChordProgress, ResultBackend};
 use crate::config::RedisUrl;
 use crate::error::BrokerError;
+use crate::notes::Notes;
 use crate::submission::SubmissionIndex;
 use crate::tasks::Tasks;
 
@@ -31,6 +35,7 @@ pub(crate) struct RedisBackend {
     store: Store,
     watcher: Watcher,
     submissions: Arc<dyn SubmissionIndex>,
+    notes: Arc<dyn Notes>,
 }
 
 impl RedisBackend {
@@ -44,11 +49,12 @@ impl RedisBackend {
         let connector = Connector::new(url, tasks)?;
         let prefix = Prefix::new(key_prefix);
         let submissions = Arc::new(RedisSubmissions::new(connector.clone(), prefix.as_str()));
+        let notes = Arc::new(RedisNotes::new(connector.clone(), prefix.as_str()));
         // A fraction of a second must not become for ever.
         let ttl = if expires.is_zero() { 0 } else { expires.as_secs().max(1) };
         let store = Store { connector, prefix, ttl };
         let watcher = Watcher::new(store.clone(), tasks);
-        Ok(Self { store, watcher, submissions })
+        Ok(Self { store, watcher, submissions, notes })
     }
 }
 
@@ -125,6 +131,14 @@ impl ResultBackend for RedisBackend {
 
     fn submissions(&self) -> Option<Arc<dyn SubmissionIndex>> {
         Some(Arc::clone(&self.submissions))
+    }
+
+    fn notes(&self) -> Option<Arc<dyn Notes>> {
+        Some(Arc::clone(&self.notes))
+    }
+
+    fn watch_all(&self) -> Answer<'_, BoxStream<'static, ResultMeta>> {
+        Box::pin(feed::open(&self.store))
     }
 
     fn name(&self) -> &'static str {

@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use celery_protocol::TaskId;
 use redis::Pipeline;
 
 use super::connection::Connector;
 use crate::backend::Answer;
-use crate::submission::{CAPACITY, SubmissionIndex};
+use crate::submission::{CAPACITY, Listed, SubmissionIndex, now};
 
 /// Every so many calls the list is cut back to its capacity.
 const TRIM_EVERY: u64 = 256;
+
+/// How many submissions of one microsecond are expected.
+const TIES: usize = 16;
 
 /// Submissions in Redis.
 #[derive(Clone)]
@@ -36,9 +39,7 @@ impl RedisSubmissions {
     }
 
     fn enlist(&self, pipe: &mut Pipeline, id: &TaskId) {
-        // Microseconds: exact in a double for two more centuries, and two submissions of one second keep their order.
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
-        pipe.cmd("ZADD").arg(self.list()).arg("NX").arg(now.to_string()).arg(id.as_str()).ignore();
+        pipe.cmd("ZADD").arg(self.list()).arg("NX").arg(now()).arg(id.as_str()).ignore();
         if self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(TRIM_EVERY) {
             let last = -(i64::try_from(CAPACITY).unwrap_or(i64::MAX) + 1);
             pipe.cmd("ZREMRANGEBYRANK").arg(self.list()).arg(0).arg(last).ignore();
@@ -138,6 +139,43 @@ impl SubmissionIndex for RedisSubmissions {
         })
     }
 
+    fn page<'a>(&'a self, before: Option<&'a Listed>, limit: usize) -> Answer<'a, Vec<Listed>> {
+        Box::pin(async move {
+            let newest = before.map_or("+inf".to_owned(), |before| before.at.to_string());
+            let mut skipped = 0;
+            loop {
+                // Those of the same microsecond come in the order of their ids, and some of them were seen already.
+                let count = limit + TIES;
+                let found: Vec<(String, f64)> = self
+                    .connector
+                    .run("listing submissions", async |mut connection| {
+                        redis::cmd("ZREVRANGEBYSCORE")
+                            .arg(self.list())
+                            .arg(&newest)
+                            .arg("-inf")
+                            .arg("WITHSCORES")
+                            .arg("LIMIT")
+                            .arg(skipped)
+                            .arg(count)
+                            .query_async(&mut connection)
+                            .await
+                    })
+                    .await?;
+                let complete = found.len() < count;
+                skipped += found.len();
+                let page: Vec<Listed> = found
+                    .into_iter()
+                    .filter_map(|(id, at)| Some(Listed { at: whole(at), id: TaskId::parse(id).ok()? }))
+                    .filter(|listed| before.is_none_or(|before| listed < before))
+                    .take(limit)
+                    .collect();
+                if complete || !page.is_empty() || limit == 0 {
+                    return Ok(page);
+                }
+            }
+        })
+    }
+
     fn unlist<'a>(&'a self, ids: &'a [TaskId]) -> Answer<'a, ()> {
         Box::pin(async move {
             if ids.is_empty() {
@@ -151,4 +189,14 @@ impl SubmissionIndex for RedisSubmissions {
                 .await
         })
     }
+}
+
+/// A score of [`now`], which a double holds exactly.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "saturates, and scores are whole"
+)]
+fn whole(score: f64) -> u64 {
+    score as u64
 }
