@@ -35,5 +35,14 @@ async fn examples_say_what_they_promise() {
     check("progress", &["imported 4 rows"]).await;
     check("chain", &["20 apples", "42 m²"]).await;
     check("chord", &["each: [2, 4, 4]", "all: 10"]).await;
+    check(
+        "testing",
+        &[
+            r#"value: Some("confirmation 7")"#,
+            r#"sent while it ran: ["shop.log"], because it ended: ["shop.log"]"#,
+            "after 2 retries: ConnectionError('no mail server')",
+        ],
+    )
+    .await;
     check("raw_task", &["raw.double(7) = 14", "raw.triple(7) = 21"]).await;
 }

@@ -1,12 +1,15 @@
 //! Telling the outside how far a task is, while it runs.
 
+use std::time::SystemTime;
+
 use celery_protocol::event::EventBody;
-use celery_protocol::{ResultMeta, TaskState, pyjson};
+use celery_protocol::{TaskState, pyjson};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Context;
 use crate::task::{Failure, TaskResult};
+use crate::trace::result_meta;
 
 impl Context {
     /// Stores a state of your own, such as `"PROGRESS"`, with whatever belongs to it. Callers see it as `result.state` and
@@ -29,10 +32,8 @@ impl Context {
     pub async fn update_state(&self, state: &str, meta: impl Serialize) -> TaskResult<()> {
         let raw = pyjson::to_raw(&meta).map_err(Failure::encode_error)?;
         let request = self.request();
-        let mut record = ResultMeta::new(request.id().clone(), TaskState::from(state), raw);
-        record.children = Some(self.children());
-        record.group_id = request.group().cloned();
-        record.parent_id = request.parent_id().cloned();
+        let (state, children, extended) = (TaskState::from(state), self.children(), self.0.env.extended);
+        let record = result_meta(request, state, raw, None, children, extended, SystemTime::now());
         Ok(self.0.env.celery.backend().store(&record).await?)
     }
 

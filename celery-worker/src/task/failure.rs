@@ -4,6 +4,7 @@ use std::any::Any;
 use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::panic::Location;
+use std::sync::Arc;
 use std::time::Duration;
 
 use celery_broker::GetError;
@@ -32,15 +33,18 @@ use super::python;
 ///
 /// A name that Python's builtins have (`ValueError`, `KeyError`, …) is that class at a Python caller; any other becomes a
 /// class of that name. [`module`](Self::module) is for an exception that the caller has defined itself.
+#[derive(Clone)]
 pub struct Failure(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     exception: RemoteException,
-    source: Option<Box<dyn Error + Send + Sync>>,
+    source: Option<Arc<dyn Error + Send + Sync>>,
     place: Option<&'static Location<'static>>,
     traceback: Traceback,
 }
 
+#[derive(Clone)]
 enum Traceback {
     /// Written from place and sources when asked for.
     Own,
@@ -93,7 +97,7 @@ impl Failure {
     ) -> Self {
         let mut failure = Self::new(exc_type, &error);
         failure.0.place = Some(place);
-        failure.0.source = Some(error);
+        failure.0.source = Some(Arc::from(error));
         failure
     }
 
@@ -125,7 +129,7 @@ impl Failure {
     /// The error behind it: shown in the traceback, and what `autoretry_for` and `throws` match by type.
     #[must_use]
     pub fn caused_by(mut self, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        self.0.source = Some(error.into());
+        self.0.source = Some(Arc::from(error.into()));
         self
     }
 

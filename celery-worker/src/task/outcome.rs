@@ -17,7 +17,7 @@ use super::{Failure, TaskError, TaskResult};
 use crate::context::{Interrupt, Request, Retry, When, Wishes};
 
 /// How a run ended.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Outcome {
     /// With this value.
@@ -47,7 +47,7 @@ pub enum Outcome {
 }
 
 /// The next run of a task: what differs from this one.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Resend {
     /// When it is due.
     pub due: SystemTime,

@@ -20,7 +20,7 @@ use celery_protocol::{Signature, TaskId, TaskName};
 pub(crate) use chord::{leaves, nested, shown};
 pub(crate) use execute::execute;
 pub(crate) use meta::result_meta;
-use settle::{Disposition, Settlement};
+use settle::{Disposition, Settlement, Step};
 
 use crate::pool::Job;
 use crate::task::Failure;
@@ -69,16 +69,13 @@ pub(crate) async fn fail_chord(
     settler::perform(settler::Ground::alone(celery, new_style), None, steps).await.is_ok()
 }
 
-/// Carries a settlement out on `celery` alone, without a worker: what is published and stored goes there, the message is
-/// nobody's. False if something could not be done.
-#[expect(dead_code, reason = "for TestWorker")]
-pub(crate) async fn carry_out(celery: &Celery, settlement: Settlement) -> bool {
-    let new_style = HashSet::new();
-    settler::perform(
-        settler::Ground::alone(celery, &new_style),
-        settlement.task_id.as_ref(),
-        settlement.steps,
-    )
-    .await
-    .is_ok()
+/// Carries steps out on `celery` alone, without a worker: what is published and stored goes there. False if something
+/// could not be done.
+pub(crate) async fn carry_out(
+    celery: &Celery,
+    task_id: &TaskId,
+    steps: Vec<Step>,
+    new_style: &HashSet<TaskName>,
+) -> bool {
+    settler::perform(settler::Ground::alone(celery, new_style), Some(task_id), steps).await.is_ok()
 }

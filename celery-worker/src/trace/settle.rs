@@ -133,7 +133,7 @@ pub(crate) struct ChordReport {
 
 /// What becomes of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Disposition {
+pub enum Disposition {
     /// It is done.
     Ack,
     /// It is refused; a dead-letter exchange may keep it.
