@@ -29,6 +29,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 /// ```
 /// use celery_worker::prelude::*;
 /// use celery_worker::testing::TestWorker;
+/// use celery_protocol::TaskState;
 ///
 /// #[task(name = "docs.halve", max_retries = 2)]
 /// async fn halve(#[ctx] ctx: Context, n: i64) -> TaskResult<i64> {
