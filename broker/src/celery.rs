@@ -221,7 +221,7 @@ impl Celery {
             "insist": false,
             "ssl": node.is_some_and(|node| node.tls.is_some()),
             "transport": "amqp",
-            "connect_timeout": self.shared.dial.timeout.as_secs_f64(),
+            "connect_timeout": self.shared.dial.timeout.as_secs(),
             "transport_options": {},
             "login_method": "PLAIN",
             "uri_prefix": null,

@@ -133,7 +133,8 @@ impl Entry {
     /// An attribute of the task as `inspect registered` shows it; `None` if it is unknown or not set.
     pub(crate) fn attribute(&self, name: &str) -> Option<String> {
         let limits = self.limits();
-        let seconds = |limit: Option<Duration>| limit.map(|limit| limit.as_secs_f64().to_string());
+        // A float, as Python prints it.
+        let seconds = |limit: Option<Duration>| limit.map(|limit| format!("{:?}", limit.as_secs_f64()));
         let flag = |flag: bool| Some(if flag { "True" } else { "False" }.to_owned());
         match name {
             "name" => Some(self.task.name.as_str().to_owned()),
@@ -144,7 +145,16 @@ impl Entry {
                 MaxRetries::Times(times) => Some(times.to_string()),
                 MaxRetries::Unlimited => None,
             },
-            "default_retry_delay" => seconds(Some(self.options.default_retry_delay)),
+            "default_retry_delay" => match self.options.default_retry_delay {
+                whole if whole.subsec_nanos() == 0 => Some(whole.as_secs().to_string()),
+                other => seconds(Some(other)),
+            },
+            "serializer" => Some("json".to_owned()),
+            "send_events" => flag(self.options.send_events),
+            "store_errors_even_if_ignored" => flag(self.options.store_errors_even_if_ignored),
+            "acks_on_failure_or_timeout" => {
+                flag(self.options.acks_on_failure && self.options.acks_on_timeout)
+            }
             "acks_late" => flag(self.options.acks_late),
             "ignore_result" => flag(self.options.ignore_result),
             "track_started" => flag(self.options.track_started),

@@ -128,6 +128,9 @@ impl Command {
             "enable_events" => args.nothing(Self::EnableEvents)?,
             "disable_events" => args.nothing(Self::DisableEvents)?,
             "heartbeat" => args.nothing(Self::Heartbeat)?,
+            "election" if args.get("id").is_none() && args.get("topic").is_none() => {
+                return Err(args.missing_two("id", "topic"));
+            }
             "election" => Self::Election(Election {
                 id: args.required_text("id")?,
                 topic: args.required_text("topic")?,
@@ -291,6 +294,13 @@ impl Arguments<'_> {
         CommandError(format!(
             "TypeError({:?})",
             format!("{}() missing 1 required positional argument: '{name}'", self.method)
+        ))
+    }
+
+    fn missing_two(&self, first: &str, second: &str) -> CommandError {
+        CommandError(format!(
+            "TypeError({:?})",
+            format!("{}() missing 2 required positional arguments: '{first}' and '{second}'", self.method)
         ))
     }
 

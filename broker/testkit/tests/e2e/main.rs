@@ -15,3 +15,4 @@ mod outage;
 mod pages;
 mod python_client;
 mod python_worker;
+mod remote_control;
