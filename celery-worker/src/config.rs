@@ -4,6 +4,7 @@
 
 use celery_broker::config::{Kind, Layered, Setting};
 use celery_protocol::TaskOptions;
+use celery_protocol::content::Accept;
 
 use crate::worker::Settings;
 
@@ -53,6 +54,15 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("tasks"),
         secret: false,
         doc: "Celery's pools are accepted; async tasks always run on one runtime and blocking ones on a bounded pool of threads. `solo` means one slot.",
+    },
+    Setting {
+        name: "accept_content",
+        flag: "",
+        env: "CELERY_ACCEPT_CONTENT",
+        kind: Kind::List,
+        default: Some("json"),
+        secret: false,
+        doc: "Content types of messages that are read: `json`, `msgpack`, `yaml`. `pickle` never is. A message of another type is rejected.",
     },
     boolean(
         "worker_send_task_events",
@@ -237,7 +247,13 @@ const fn duration(
 
 impl Settings {
     /// The settings of a worker from the values of [`SETTINGS`].
-    pub fn from_config(config: &Layered) -> Settings {
+    ///
+    /// # Errors
+    /// `accept_content` names what can't be read.
+    pub fn from_config(config: &Layered) -> Result<Settings, String> {
+        let accept = config.list("accept_content");
+        let accept = Accept::parse(accept.iter().map(String::as_str))
+            .map_err(|problem| format!("accept_content: {problem}; there are json, msgpack and yaml"))?;
         let defaults = Settings::default();
         let number = |name: &str| config.integer(name).and_then(|n| usize::try_from(n).ok());
         let set = |name: &str| config.duration(name).filter(|duration| !duration.is_zero());
@@ -245,11 +261,12 @@ impl Settings {
         let queues =
             config.list("worker_queues").into_iter().filter(|queue| !excluded.contains(queue)).collect();
         let solo = config.text("worker_pool") == Some("solo");
-        Settings {
+        Ok(Settings {
             nodename: config.text("worker_hostname").map(str::to_owned),
             queues,
             concurrency: if solo { 1 } else { number("worker_concurrency").unwrap_or(defaults.concurrency) },
             prefetch_multiplier: number("worker_prefetch_multiplier").and_then(|n| u16::try_from(n).ok()),
+            accept,
             tasks: TaskOptions {
                 acks_late: Some(config.boolean("task_acks_late")),
                 acks_on_failure: Some(config.boolean("task_acks_on_failure")),
@@ -273,6 +290,6 @@ impl Settings {
             shutdown_grace: config.duration("worker_shutdown_grace"),
             task_threads: None,
             logfile: config.text("worker_logfile").map(str::to_owned),
-        }
+        })
     }
 }

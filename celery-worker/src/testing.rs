@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use celery_broker::{Celery, Outbox, Route, Runnable};
+use celery_protocol::content::Accept;
 use celery_protocol::{
     Event, Limits, Message, Nodename, QueueName, RawMessage, ResultMeta, TaskId, TaskOptions, TaskState,
     pyjson,
@@ -21,6 +22,9 @@ use crate::trace::{carry_out, execute};
 use crate::worker::catalog::{Catalog, Rules};
 
 pub use crate::trace::settle::Disposition;
+
+/// Every serializer that a call can be sent with.
+const LIMITS: Limits = Limits { accept: Accept::ALL, ..Limits::DEFAULT };
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -207,7 +211,7 @@ fn offline() -> Result<(Celery, Outbox), Error> {
 /// The message as a worker's request.
 fn request(celery: &Celery, route: Route, message: RawMessage) -> Result<Request, Error> {
     let message = decode(message)?;
-    let body = message.body(&Limits::DEFAULT).map_err(|malformed| malformed.detail)?;
+    let body = message.body(&LIMITS).map_err(|malformed| malformed.detail)?;
     let queue = QueueName::parse(route.routing_key.as_str());
     let delivery = DeliveryInfo {
         exchange: route.exchange,
@@ -220,7 +224,7 @@ fn request(celery: &Celery, route: Route, message: RawMessage) -> Result<Request
 }
 
 fn decode(raw: RawMessage) -> Result<Message, Error> {
-    Message::decode(raw, &Limits::DEFAULT).map_err(|malformed| malformed.detail.into())
+    Message::decode(raw, &LIMITS).map_err(|malformed| malformed.detail.into())
 }
 
 fn messages(published: &[(Route, RawMessage)]) -> Result<Vec<Message>, Error> {
@@ -398,6 +402,24 @@ mod tests {
         loop {
             ctx.checkpoint()?;
         }
+    }
+
+    #[task(name = "t.packed", serializer = "msgpack", compression = "zstd")]
+    async fn packed(n: f64) -> TaskResult<f64> {
+        Ok(n)
+    }
+
+    #[tokio::test]
+    async fn a_task_says_how_its_calls_are_written() {
+        let worker = TestWorker::new(()).task::<packed>();
+        let run = worker.run(packed::s(0.5)).await.unwrap();
+        assert_eq!(run.value::<f64>(), Some(0.5));
+        let properties = run.request.properties();
+        assert_eq!(properties.content_type.as_deref(), Some("application/x-msgpack"));
+        assert_eq!(properties.content_encoding.as_deref(), Some("binary"));
+        let run = worker.run(packed::s(0.5).option("serializer", "yaml")).await.unwrap();
+        assert_eq!(run.request.properties().content_type.as_deref(), Some("application/x-yaml"));
+        assert_eq!(run.value::<f64>(), Some(0.5));
     }
 
     #[task(name = "t.refuse")]

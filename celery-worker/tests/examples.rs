@@ -3,16 +3,20 @@
 
 use std::time::Duration;
 
-use celery_testkit::{Rabbit, Redis};
+use celery_testkit::{PythonWorker, Rabbit, Redis};
 use tokio::process::Command;
 
 async fn check(example: &str, last_lines: &[&str]) {
     let broker = Rabbit::shared().await.vhost(&format!("example-{example}")).await;
     let backend = Redis::shared().await.database();
+    check_on(&broker, &backend, example, last_lines).await;
+}
+
+async fn check_on(broker: &str, backend: &str, example: &str, last_lines: &[&str]) {
     let here = std::env::current_exe().unwrap();
     let path = here.ancestors().nth(2).unwrap().join("examples").join(example);
     let mut command = Command::new(&path);
-    command.env("CELERY_BROKER_URL", &broker).env("CELERY_RESULT_BACKEND", &backend).kill_on_drop(true);
+    command.env("CELERY_BROKER_URL", broker).env("CELERY_RESULT_BACKEND", backend).kill_on_drop(true);
     let output = tokio::time::timeout(Duration::from_secs(60), command.output());
     let output = output.await.unwrap_or_else(|_| panic!("{example} does not end")).unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -45,4 +49,13 @@ async fn examples_say_what_they_promise() {
     )
     .await;
     check("raw_task", &["raw.double(7) = 14", "raw.triple(7) = 21"]).await;
+}
+
+#[tokio::test]
+async fn the_example_with_python_works_through_both_languages() {
+    let broker = Rabbit::shared().await.vhost("example-python").await;
+    let backend = Redis::shared().await.database();
+    let _python = PythonWorker::peer(&broker, &backend, &["--pool", "solo", "-Q", "python"]).await;
+    let said = ["Python says 6 * 7 = 42", "(1 + 2) * 10 + 5 = 35", "Python raised RuntimeError('not today')"];
+    check_on(&broker, &backend, "python_peer", &said).await;
 }

@@ -38,15 +38,8 @@ enum Kind {
 
 /// Words and the variants that they stand for.
 type Words = &'static [(&'static str, &'static str)];
-const SERIALIZERS: Words = &[("json", "Json")];
-const COMPRESSIONS: Words = &[
-    ("gzip", "Zlib"),
-    ("zlib", "Zlib"),
-    ("bzip2", "Bzip2"),
-    ("xz", "Xz"),
-    ("zstd", "Zstd"),
-    ("brotli", "Brotli"),
-];
+const SERIALIZERS: Words = &[("json", "Json"), ("msgpack", "Msgpack"), ("yaml", "Yaml")];
+const COMPRESSIONS: Words = &[("gzip", "Zlib"), ("zlib", "Zlib"), ("xz", "Xz"), ("zstd", "Zstd")];
 
 /// Name, kind, and an example of the value for error messages.
 #[rustfmt::skip]

@@ -73,7 +73,7 @@ fn params_struct(model: &Model) -> TokenStream {
 
 /// `s`, `partial` and `bare`.
 fn calls(model: &Model) -> TokenStream {
-    let (ident, task) = (&model.ident, &model.options.name);
+    let (ident, task, fields) = (&model.ident, &model.options.name, &model.options.fields);
     let params: Vec<_> = travelling(model).collect();
     let method = |name: &str, params: &[&Param], doc: String| {
         let (name, call) = (Ident::new(name, model.ident.span()), call(params));
@@ -93,7 +93,13 @@ fn calls(model: &Model) -> TokenStream {
     });
     quote! {
         #[allow(dead_code, unreachable_pub)]
-        impl #ident { #s #partial #bare }
+        impl #ident {
+            const __OPTIONS: __task::TaskOptions = __task::TaskOptions {
+                #(#fields,)*
+                ..__task::TaskOptions::DEFAULT
+            };
+            #s #partial #bare
+        }
     }
 }
 
@@ -118,7 +124,7 @@ fn call(params: &[&Param]) -> TokenStream {
     });
     quote! {
         (#(#inputs),*) -> __task::Sig<<Self as __task::TaskDef>::Output> {
-            __task::CallOf::<Self>::new() #(#adds)* .sig()
+            __task::CallOf::<Self>::new(&Self::__OPTIONS) #(#adds)* .sig()
         }
     }
 }
@@ -141,7 +147,7 @@ fn definition(model: &Model) -> TokenStream {
 
 fn execution(model: &Model) -> TokenStream {
     let (ident, params, blocking) = (&model.ident, params_ident(), model.blocking);
-    let (fields, rules) = (&model.options.fields, &model.options.rules);
+    let rules = &model.options.rules;
     let style = Ident::new(if model.options.errback { "New" } else { "Old" }, Span::call_site());
     let wait = if blocking { None } else { Some(quote!(.await)) };
     let bounds =
@@ -171,10 +177,7 @@ fn execution(model: &Model) -> TokenStream {
             __S: __task::Send + __task::Sync + 'static,
             #(#bounds,)*
         {
-            const OPTIONS: __task::TaskOptions = __task::TaskOptions {
-                #(#fields,)*
-                ..__task::TaskOptions::DEFAULT
-            };
+            const OPTIONS: __task::TaskOptions = Self::__OPTIONS;
             const RULES: __task::FailureRules = __task::FailureRules {
                 #(#rules,)*
                 ..__task::FailureRules::NONE

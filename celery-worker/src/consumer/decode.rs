@@ -28,6 +28,7 @@ pub(super) enum Arrival {
 /// Decodes a delivery.
 pub(super) fn decode(delivery: Delivery, engine: &Engine) -> Arrival {
     let Delivery { raw, exchange, routing_key, redelivered, queue, token } = delivery;
+    let limits = Limits { accept: engine.settings.accept, ..Limits::DEFAULT };
     let size = raw.body.len();
     let refuse = |token, malformed: &Malformed| {
         let (id, task) =
@@ -38,7 +39,7 @@ pub(super) fn decode(delivery: Delivery, engine: &Engine) -> Arrival {
             Failure::named("InvalidTaskError").module("celery.exceptions").arg(format!("{reason}: {detail}"));
         refused(token, settle::refused(malformed.task_id.clone(), &failure, SystemTime::now()), reason)
     };
-    let message = match Message::decode(raw, &Limits::DEFAULT) {
+    let message = match Message::decode(raw, &limits) {
         Ok(message) => message,
         Err(malformed) => return refuse(token, &malformed),
     };
@@ -49,7 +50,7 @@ pub(super) fn decode(delivery: Delivery, engine: &Engine) -> Arrival {
             settle::refused(Some(id.clone()), &Failure::not_registered(name.as_str()), SystemTime::now());
         return refused(token, settlement, "unknown_task");
     };
-    let body = match message.body(&Limits::DEFAULT) {
+    let body = match message.body(&limits) {
         Ok(body) => body,
         Err(malformed) => return refuse(token, &malformed),
     };

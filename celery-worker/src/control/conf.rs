@@ -12,7 +12,7 @@ pub(super) fn shown(engine: &Engine) -> Vec<(&'static str, Value)> {
     let settings = &engine.settings;
     let tasks = settings.tasks.resolve(&celery_protocol::TaskOptions::DEFAULT);
     vec![
-        ("accept_content", json!(["json"])),
+        ("accept_content", json!(settings.accept.names())),
         ("task_serializer", json!("json")),
         ("result_serializer", json!("json")),
         ("task_default_queue", json!(engine.celery.default_queue().as_str())),

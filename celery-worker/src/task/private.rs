@@ -28,8 +28,25 @@ pub struct CallOf<T: TaskDef> {
 }
 
 impl<T: TaskDef> CallOf<T> {
-    pub fn new() -> Self {
-        Self { sig: Sig::new(T::NAME), absent: 0 }
+    /// With those of the task's options that a message carries.
+    pub fn new(options: &TaskOptions) -> Self {
+        let mut sig = Sig::new(T::NAME);
+        if let Some(queue) = options.queue {
+            sig = sig.queue(queue);
+        }
+        if let Some(priority) = options.priority {
+            sig = sig.priority(priority);
+        }
+        if let Some(expires) = options.expires {
+            sig = sig.expires_in(expires);
+        }
+        if let Some(serializer) = options.serializer {
+            sig = sig.option("serializer", serializer.name());
+        }
+        if let Some(compression) = options.compression {
+            sig = sig.option("compression", compression.mime());
+        }
+        Self { sig, absent: 0 }
     }
 
     #[must_use]
@@ -78,12 +95,6 @@ impl<T: TaskDef> CallOf<T> {
 
     pub fn sig(self) -> Sig<T::Output> {
         self.sig
-    }
-}
-
-impl<T: TaskDef> Default for CallOf<T> {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -168,6 +168,16 @@ fn calls_are_built_as_python_would() {
 }
 
 #[test]
+fn calls_carry_the_options_of_their_task_unless_they_say_otherwise() {
+    let sent = |sig: Sig<()>| sig.into_signature().unwrap().options.as_map().to_raw().get().to_owned();
+    let own = r#"{"queue": "mail", "priority": 5, "expires": 172800.0, "serializer": "json", "compression": "application/x-gzip"}"#;
+    assert_eq!(sent(options::s()), own);
+    let other = sent(options::s().queue("fast").priority(9));
+    assert_eq!(other, own.replace("mail", "fast").replace('5', "9"));
+    assert_eq!(sent(early::s()), "{}");
+}
+
+#[test]
 fn every_option_arrives() {
     let mut registry = Registry::new(());
     registry.task::<options>().task::<early>().task::<add>();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use celery_protocol::TaskOptions;
+use celery_protocol::content::Accept;
 
 /// The settings of one worker. Names follow Celery's where it has one.
 #[derive(Debug, Clone)]
@@ -18,6 +19,8 @@ pub struct Settings {
     /// greatest prefetch there is. Default: adaptive, 4 per slot as Celery's and 1000 while tasks are so short that
     /// acks and results should travel in batches.
     pub prefetch_multiplier: Option<u16>,
+    /// Content types of messages that are read (`accept_content`). Default: JSON alone.
+    pub accept: Accept,
     /// What tasks do that say nothing themselves: late acks (`task_acks_late`), time limits, ignored results and so on.
     /// Default: Celery's defaults, except that acks are late.
     pub tasks: TaskOptions,
@@ -56,6 +59,7 @@ impl Default for Settings {
             queues: Vec::new(),
             concurrency: std::thread::available_parallelism().map_or(1, usize::from),
             prefetch_multiplier: None,
+            accept: Accept::JSON,
             tasks: TaskOptions::DEFAULT,
             result_extended: false,
             deduplicate: true,

@@ -87,6 +87,12 @@ impl Accept {
         Ok(accept)
     }
 
+    /// Their names.
+    pub fn names(self) -> Vec<&'static str> {
+        let all = [("json", self.json), ("msgpack", self.msgpack), ("yaml", self.yaml)];
+        all.into_iter().filter(|(_, taken)| *taken).map(|(name, _)| name).collect()
+    }
+
     fn takes(self, kind: ContentType) -> bool {
         match kind {
             ContentType::Json => self.json,

@@ -106,6 +106,15 @@ impl Serializer {
             _ => None,
         }
     }
+
+    /// Celery's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Msgpack => "msgpack",
+            Self::Yaml => "yaml",
+        }
+    }
 }
 
 /// Options for a run, all decided.

@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     let run = || -> Result<Stopped> {
         let notes = cli::notes(&matches).map_err(anyhow::Error::msg)?;
         let config = config::load(&matches)?;
-        let mut settings = Settings::from_config(&config);
+        let mut settings = Settings::from_config(&config).map_err(anyhow::Error::msg)?;
         settings.mingle &= !matches.get_flag("without-mingle");
         let node = nodename::nodename(settings.nodename.as_deref(), &nodename::hostname());
         let path = |name: &str| config.text(name).map(|pattern| nodename::path(pattern, &node));
