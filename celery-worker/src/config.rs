@@ -215,6 +215,12 @@ pub const SETTINGS: &[Setting] = &[
         "CELERY_WORKER_PIDFILE",
         "Write the process id to this file; a live process named there stops the start.",
     ),
+    text(
+        "worker_health_file",
+        "health-file",
+        "CELERY_WORKER_HEALTH_FILE",
+        "Keep a file up to date from which `celery-worker --healthcheck live` or `ready` answers probes.",
+    ),
 ];
 
 const fn text(name: &'static str, flag: &'static str, env: &'static str, doc: &'static str) -> Setting {

@@ -5,7 +5,7 @@
 //! * [`task`], [`context`]: what one writes tasks with; [`prelude`] has all of it; [`testing`]: their unit tests.
 //! * [`Worker`]: what runs them. `consumer` (from messages to jobs) → `pool` (concurrency slots) → `trace` (from a call to
 //!   its consequences), and beside them `control` (remote control) and `heartbeat`.
-//! * [`config`]: the settings by Celery's names; [`nodename`]: `w1@%h`.
+//! * [`config`]: the settings by Celery's names; [`nodename`]: `w1@%h`; [`health`]: what probes read.
 //! * [`beat`]: periodic tasks.
 
 // So that `#[task]`, which names this crate, works inside it.
@@ -27,6 +27,7 @@ mod worker;
 
 pub mod beat;
 pub mod config;
+pub mod health;
 pub mod nodename;
 
 #[doc(hidden)]

@@ -133,6 +133,11 @@ impl WorkerHandle {
         self.warm.cancel();
         self.cold.cancel();
     }
+
+    /// Whether it was told to stop, in whichever way.
+    pub fn is_stopping(&self) -> bool {
+        self.warm.is_cancelled()
+    }
 }
 
 impl fmt::Display for WorkerError {

@@ -58,6 +58,13 @@ pub(crate) fn command(tables: &[&[Setting]]) -> Command {
                 .value_name("FILE")
                 .help("TOML file with settings by their names"),
         )
+        .arg(
+            Arg::new("healthcheck")
+                .long("healthcheck")
+                .value_name("live|ready")
+                .value_parser(["live", "ready"])
+                .help("Ask the worker that keeps the health file, and end: 0 means yes"),
+        )
         .arg(flag("quiet", Some('q')).help("Print no banner"))
         .arg(flag("without-heartbeat", None).help("Send no heartbeat events"))
         .arg(flag("without-mingle", None).help("Do not greet the other workers at start"));

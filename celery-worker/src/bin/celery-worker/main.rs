@@ -8,14 +8,17 @@ mod logging;
 mod pidfile;
 mod signals;
 
+use std::convert::Infallible;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use celery_broker::Celery;
 use celery_broker::config::{CLIENT_SETTINGS, Layered};
 use celery_worker::config::SETTINGS;
-use celery_worker::{Settings, Stopped, Worker, nodename};
+use celery_worker::health::{self, HealthFile, Question};
+use celery_worker::{Settings, Stopped, Worker, WorkerHandle, nodename};
 
 /// How long the connections may take to close at the end.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
@@ -26,6 +29,9 @@ fn main() -> ExitCode {
     let run = || -> Result<Stopped> {
         let notes = cli::notes(&matches).map_err(anyhow::Error::msg)?;
         let config = config::load(&matches)?;
+        if let Some(question) = matches.get_one::<String>("healthcheck") {
+            return answer(config.text("worker_health_file"), question);
+        }
         let mut settings = Settings::from_config(&config).map_err(anyhow::Error::msg)?;
         settings.mingle &= !matches.get_flag("without-mingle");
         let node = nodename::nodename(settings.nodename.as_deref(), &nodename::hostname());
@@ -54,8 +60,30 @@ fn main() -> ExitCode {
     }
 }
 
+/// Asks the health file of another process.
+fn answer(path: Option<&str>, question: &str) -> Result<Stopped> {
+    let Some(path) = path else {
+        bail!("--healthcheck: no health file is named; set --health-file or CELERY_WORKER_HEALTH_FILE");
+    };
+    let question = if question == "ready" { Question::Ready } else { Question::Live };
+    health::check(Path::new(path), question).map_err(anyhow::Error::msg)?;
+    Ok(Stopped::Clean)
+}
+
+/// Keeps the health file, if there is one.
+async fn keep_healthy(file: Option<HealthFile>, celery: &Celery, handle: &WorkerHandle) -> Infallible {
+    match file {
+        Some(file) => file.keep(celery, handle).await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn serve(config: &Layered, settings: Settings, quiet: bool) -> Result<Stopped> {
     let mut signals = signals::Signals::new()?;
+    let health_file = config
+        .text("worker_health_file")
+        .map(|path| HealthFile::create(path).with_context(|| format!("--health-file: cannot write {path}")));
+    let health_file = health_file.transpose()?;
     let celery = Celery::builder("celery-worker").settings(config).start()?;
     let worker =
         demo::register(Worker::builder(celery.clone(), ())).configure(|own| *own = settings).build()?;
@@ -63,10 +91,12 @@ async fn serve(config: &Layered, settings: Settings, quiet: bool) -> Result<Stop
         eprintln!("{}", banner::banner(&worker, config));
     }
     let handle = worker.handle();
+    let mut healthy = std::pin::pin!(keep_healthy(health_file, &celery, &handle));
     let mut running = std::pin::pin!(worker.run_until(std::future::pending()));
     let stopped = loop {
         tokio::select! {
             stopped = &mut running => break stopped,
+            never = &mut healthy => match never {},
             wish = signals.next() => match wish {
                 signals::Wish::Warm => handle.stop(),
                 signals::Wish::Cold => handle.stop_now(),
