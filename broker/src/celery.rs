@@ -206,6 +206,17 @@ impl Celery {
         self.publish(&delayed::route(queue.as_str(), delay), message).await
     }
 
+    /// Makes sure that messages delayed by whoever uses Celery's ladder arrive in this queue, as a Python worker does for
+    /// its quorum queues. The queue must exist.
+    ///
+    /// # Errors
+    /// There is no connection, or the broker refuses.
+    pub async fn prepare_delayed(&self, queue: &QueueSpec) -> Result<(), BrokerError> {
+        self.require_servers()?;
+        let session = self.control_link().connected(self.shared.publish_timeout).await?;
+        self.shared.ladder.ensure_for(&session, queue).await
+    }
+
     /// The broker in use, as `celery inspect stats` shows it. No password is in it.
     pub fn broker_info(&self) -> Value {
         let nodes = self.shared.dial.urls.nodes();

@@ -25,7 +25,6 @@ use std::sync::atomic::AtomicU32;
 
 use anyhow::Result;
 use celery_worker::{Worker, WorkerBuilder};
-use tokio::signal::unix::{SignalKind, signal};
 
 /// What the tasks share.
 struct App {
@@ -54,32 +53,7 @@ async fn main() -> Result<()> {
     }
     let worker = config.apply(worker).build()?;
 
-    let handle = worker.handle();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut quit = signal(SignalKind::quit())?;
-    let signals = async {
-        // The first asks it to finish what it has begun, the second to drop it; SIGQUIT does that at once.
-        let cold = tokio::select! {
-            _ = terminate.recv() => false,
-            _ = interrupt.recv() => false,
-            _ = quit.recv() => true,
-        };
-        if !cold {
-            handle.stop();
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-                _ = quit.recv() => {}
-            }
-        }
-        handle.stop_now();
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        stopped = worker.run_until(std::future::pending()) => { stopped?; }
-        () = signals => {}
-    }
+    worker.run_until_signalled().await?;
     celery.close().await;
     Ok(())
 }

@@ -2,11 +2,12 @@
 //!
 //! Environment and files are read by the programs; this module only knows what may stand there.
 
+use celery_broker::ExchangeSpec;
 use celery_broker::config::{Kind, Layered, Setting};
 use celery_protocol::TaskOptions;
 use celery_protocol::content::Accept;
 
-use crate::worker::Settings;
+use crate::worker::{NewQueues, Settings};
 
 /// What `celery-worker` can be told, beside [`celery_broker::config::CLIENT_SETTINGS`].
 pub const SETTINGS: &[Setting] = &[
@@ -27,6 +28,45 @@ pub const SETTINGS: &[Setting] = &[
         "exclude-queues",
         "CELERY_WORKER_EXCLUDE_QUEUES",
         "Queues not to consume from, though `worker_queues` names them.",
+    ),
+    Setting {
+        name: "task_default_queue_type",
+        flag: "",
+        env: "CELERY_TASK_DEFAULT_QUEUE_TYPE",
+        kind: Kind::Choice(&["classic", "quorum"]),
+        default: Some("classic"),
+        secret: false,
+        doc: "What queues are declared as that do not exist yet; those that do are used as they are.",
+    },
+    Setting {
+        name: "task_queue_max_priority",
+        flag: "",
+        env: "CELERY_TASK_QUEUE_MAX_PRIORITY",
+        kind: Kind::Integer { min: 1, max: 255 },
+        default: None,
+        secret: false,
+        doc: "Priorities of classic queues that do not exist yet; Celery's tasks use 0 to 9.",
+    },
+    text(
+        "task_default_exchange",
+        "",
+        "CELERY_TASK_DEFAULT_EXCHANGE",
+        "Exchange that the default queue is bound to. Default: one of its name.",
+    ),
+    Setting {
+        name: "task_default_exchange_type",
+        flag: "",
+        env: "CELERY_TASK_DEFAULT_EXCHANGE_TYPE",
+        kind: Kind::Choice(&["direct", "topic", "fanout"]),
+        default: Some("direct"),
+        secret: false,
+        doc: "Type of that exchange.",
+    },
+    text(
+        "task_default_routing_key",
+        "",
+        "CELERY_TASK_DEFAULT_ROUTING_KEY",
+        "Key that binds the default queue. Default: its name.",
     ),
     Setting {
         name: "worker_concurrency",
@@ -185,6 +225,36 @@ pub const SETTINGS: &[Setting] = &[
         None,
         "How long a warm shutdown waits for running tasks. Default: as long as they take.",
     ),
+    duration(
+        "worker_soft_shutdown_timeout",
+        "",
+        "CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT",
+        Some("0s"),
+        "How long running tasks may take to finish when SIGQUIT asks for the cold shutdown.",
+    ),
+    boolean(
+        "worker_enable_soft_shutdown_on_idle",
+        "",
+        "CELERY_WORKER_ENABLE_SOFT_SHUTDOWN_ON_IDLE",
+        "false",
+        "Wait `worker_soft_shutdown_timeout` even when nothing runs.",
+    ),
+    boolean(
+        "worker_cancel_long_running_tasks_on_connection_loss",
+        "",
+        "CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS",
+        "false",
+        "End running late-ack tasks when the connection is lost; else they go on and take their redelivered messages over.",
+    ),
+    Setting {
+        name: "remap_sigterm",
+        flag: "",
+        env: "REMAP_SIGTERM",
+        kind: Kind::Choice(&["SIGTERM", "SIGQUIT"]),
+        default: Some("SIGTERM"),
+        secret: false,
+        doc: "`SIGQUIT`: SIGTERM asks for the cold shutdown.",
+    },
     Setting {
         name: "worker_loglevel",
         flag: "loglevel",
@@ -294,8 +364,29 @@ impl Settings {
             eta_limit: number("worker_eta_task_limit").unwrap_or(defaults.eta_limit),
             store_patience: config.duration("result_backend_patience").unwrap_or(defaults.store_patience),
             shutdown_grace: config.duration("worker_shutdown_grace"),
+            new_queues: NewQueues {
+                quorum: config.text("task_default_queue_type") == Some("quorum"),
+                max_priority: number("task_queue_max_priority").and_then(|n| u8::try_from(n).ok()),
+                default_exchange: default_exchange(config),
+                default_routing_key: config.text("task_default_routing_key").map(str::to_owned),
+            },
+            soft_shutdown_timeout: config.duration("worker_soft_shutdown_timeout").unwrap_or_default(),
+            soft_shutdown_on_idle: config.boolean("worker_enable_soft_shutdown_on_idle"),
+            sigterm_is_cold: config.text("remap_sigterm") == Some("SIGQUIT"),
+            cancel_on_connection_loss: config.boolean("worker_cancel_long_running_tasks_on_connection_loss"),
             task_threads: None,
             logfile: config.text("worker_logfile").map(str::to_owned),
         })
     }
+}
+
+/// The exchange of the default queue, if the settings name one or its type.
+fn default_exchange(config: &Layered) -> Option<ExchangeSpec> {
+    let kind = config.text("task_default_exchange_type").unwrap_or("direct");
+    let name = config.text("task_default_exchange");
+    if name.is_none() && kind == "direct" {
+        return None;
+    }
+    let name = name.or_else(|| config.text("task_default_queue")).unwrap_or("celery");
+    Some(ExchangeSpec::durable(name, kind))
 }

@@ -21,6 +21,7 @@ mod consumer;
 mod control;
 mod heartbeat;
 mod pool;
+mod signals;
 mod stats;
 mod trace;
 mod worker;
@@ -33,5 +34,6 @@ pub mod nodename;
 #[doc(hidden)]
 pub use task::private as __private;
 pub use worker::{
-    BuildError, BuildErrorKind, Settings, Stopped, Worker, WorkerBuilder, WorkerError, WorkerHandle,
+    BuildError, BuildErrorKind, NewQueues, Settings, Stopped, Worker, WorkerBuilder, WorkerError,
+    WorkerHandle,
 };

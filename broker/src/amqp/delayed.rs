@@ -74,8 +74,19 @@ impl Ladder {
             *known = Known { generation: session.generation, landings: HashSet::new() };
         }
         if !known.landings.contains(queue) {
-            ensure_landing(session, queue).await?;
+            ensure_landing(session, queue, queue.as_str()).await?;
             known.landings.insert(queue.clone());
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the ladder stands and leads to the queue by its name and, where its exchange is not a direct one,
+    /// by the key under which others publish to it: what a Python worker binds before it consumes from a quorum queue.
+    pub(crate) async fn ensure_for(&self, session: &Session, spec: &QueueSpec) -> Result<(), BrokerError> {
+        self.ensure(session, &spec.name).await?;
+        let keyed = spec.exchange.as_ref().is_some_and(|exchange| exchange.kind != "direct");
+        if keyed && spec.routing_key != spec.name.as_str() {
+            ensure_landing(session, &spec.name, &spec.routing_key).await?;
         }
         Ok(())
     }
@@ -95,13 +106,14 @@ async fn ensure_ladder(session: &Session) -> Result<(), BrokerError> {
     Ok(())
 }
 
-/// Makes sure that what comes out of the ladder for `queue` gets there. The queue must exist.
-async fn ensure_landing(session: &Session, queue: &QueueName) -> Result<(), BrokerError> {
+/// Makes sure that what comes out of the ladder with `key` gets to `queue`. The queue must exist.
+async fn ensure_landing(session: &Session, queue: &QueueName, key: &str) -> Result<(), BrokerError> {
+    let key = if key.starts_with('#') { key.to_owned() } else { format!("#.{key}") };
     let channel = session.channel(DECLARE_DEADLINE).await?;
     let bound = channel.queue_bind(
         short("the name of a queue", queue.as_str())?,
         DELIVERY.into(),
-        short("the routing key", &format!("#.{queue}"))?,
+        short("the routing key", &key)?,
         QueueBindOptions::default(),
         FieldTable::default(),
     );

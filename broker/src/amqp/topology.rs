@@ -113,6 +113,22 @@ impl QueueSpec {
         }
     }
 
+    /// One worker's queue on a fanout exchange, Celery's `Broadcast(name)`: every worker that has one gets each message.
+    /// `unique` tells this worker's queue from the others'; the queue goes with the worker.
+    ///
+    /// # Errors
+    /// The names are too long.
+    pub fn broadcast(exchange: &str, unique: &str) -> Result<Self, celery_protocol::IdError> {
+        let name = QueueName::parse(format!("bcast.{unique}"))?;
+        let spec = Self::new(name).bound_to(ExchangeSpec::durable(exchange, "fanout"), exchange);
+        Ok(Self { auto_delete: true, ..spec })
+    }
+
+    /// Whether it is declared as a quorum queue.
+    pub fn is_quorum(&self) -> bool {
+        self.arguments.get("x-queue-type").and_then(Value::as_str) == Some("quorum")
+    }
+
     /// Bound to this exchange with this key.
     #[must_use]
     pub fn bound_to(mut self, exchange: ExchangeSpec, routing_key: impl Into<String>) -> Self {

@@ -1,7 +1,7 @@
 //! The harness's environment.
 
 use anyhow::{Context as _, Result};
-use celery_broker::CeleryBuilder;
+use celery_broker::{CeleryBuilder, ExchangeSpec};
 use celery_worker::prelude::*;
 
 use crate::Builder;
@@ -19,6 +19,7 @@ pub(crate) struct Config {
     /// Whether to serve the tasks of the smoke suite too.
     pub(crate) smoke: bool,
     mingle: bool,
+    sigterm_is_cold: bool,
 }
 
 impl Config {
@@ -41,11 +42,20 @@ impl Config {
             settings: serde_json::from_str(&settings).context("CONF_SETTINGS")?,
             smoke: env("CONF_SMOKE").as_deref() == Some("1"),
             mingle: env("CONF_MINGLE").as_deref() == Some("1"),
+            sigterm_is_cold: env("REMAP_SIGTERM").as_deref() == Some("SIGQUIT"),
         })
     }
 
     pub(crate) fn celery(&self) -> CeleryBuilder {
-        Celery::builder("integration_tasks").broker(&self.broker).backend(&self.backend)
+        let celery = Celery::builder("integration_tasks").broker(&self.broker).backend(&self.backend);
+        match self.text("task_default_queue") {
+            Some(queue) => celery.default_queue(queue),
+            None => celery,
+        }
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.settings.get(name).and_then(Value::as_str)
     }
 
     /// The suite's worker: Celery's defaults where ours differ, extended results, events from the start.
@@ -70,6 +80,16 @@ impl Config {
             own.deduplicate = flag("worker_deduplicate_successful_tasks").unwrap_or(false);
             own.result_extended = true;
             own.mingle = self.mingle;
+            own.new_queues.quorum = self.text("task_default_queue_type") == Some("quorum");
+            own.new_queues.default_exchange = self.text("task_default_exchange").map(|name| {
+                ExchangeSpec::durable(name, self.text("task_default_exchange_type").unwrap_or("direct"))
+            });
+            own.new_queues.default_routing_key = self.text("task_default_routing_key").map(str::to_owned);
+            own.soft_shutdown_timeout = seconds("worker_soft_shutdown_timeout").unwrap_or_default();
+            own.soft_shutdown_on_idle = flag("worker_enable_soft_shutdown_on_idle").unwrap_or(false);
+            own.sigterm_is_cold = self.sigterm_is_cold;
+            own.cancel_on_connection_loss =
+                flag("worker_cancel_long_running_tasks_on_connection_loss").unwrap_or(false);
         })
     }
 }

@@ -31,6 +31,7 @@ pub(crate) use order::{HeldJob, Order};
 use prefetch::Prefetch;
 use rate_limit::Limiter;
 
+use crate::context::Interrupt;
 use crate::pool::Job;
 use crate::trace::settle;
 use crate::trace::{Finished, Ticket, events, log};
@@ -66,6 +67,8 @@ pub(crate) struct Intake {
     lookups: FuturesUnordered<BoxFuture<'static, LookedUp>>,
     /// Jobs on their way to the broker's delayed delivery.
     far: FuturesUnordered<BoxFuture<'static, PutOff>>,
+    /// Making sure that delayed messages find the quorum queues.
+    ladders: FuturesUnordered<BoxFuture<'static, Result<(), BrokerError>>>,
     failure: Option<BrokerError>,
 }
 
@@ -109,6 +112,7 @@ impl Intake {
             seen: (0, Duration::ZERO),
             lookups: FuturesUnordered::new(),
             far: FuturesUnordered::new(),
+            ladders: FuturesUnordered::new(),
             failure: None,
         }
     }
@@ -130,6 +134,11 @@ impl Intake {
                 () = stop.cancelled() => break,
                 Some(order) = orders.recv() => self.obey(order).await,
                 Some(looked_up) = self.lookups.next() => self.looked_up(looked_up).await,
+                Some(ladder) = self.ladders.next() => {
+                    if let Err(error) = ladder {
+                        tracing::warn!(%error, "delayed messages may not find every queue");
+                    }
+                }
                 Some((due, job, sent)) = self.far.next() => self.far_done(due, job, sent),
                 () = tokio::time::sleep(sleep.unwrap_or_default()), if sleep.is_some() => self.release().await,
                 count = self.consumer.recv_many(&mut buffer, BATCH) => {
@@ -157,6 +166,7 @@ impl Intake {
                 ConsumerEvent::Connected { epoch } => {
                     self.connected = true;
                     tracing::info!(epoch, "consuming from {}", self.queue_names());
+                    self.prepare_delayed();
                     self.engine.consuming();
                 }
                 ConsumerEvent::Lost { epoch, reason } => {
@@ -167,6 +177,7 @@ impl Intake {
                         "the connection to the broker was lost; running tasks go on"
                     );
                     ready.retain(|job: &Arc<Job>| job.is_live());
+                    self.cancel_running();
                     self.drop_stale();
                 }
                 ConsumerEvent::Cancelled { queue } => {
@@ -341,6 +352,26 @@ impl Intake {
             }
         }
         self.engine.pool.start(ready);
+    }
+
+    /// Python's producers delay messages for quorum queues in the broker: those must find their way here.
+    fn prepare_delayed(&self) {
+        for queue in self.queues.iter().filter(|queue| queue.is_quorum()) {
+            let (celery, queue) = (self.engine.celery.clone(), queue.clone());
+            self.ladders.push(Box::pin(async move { celery.prepare_delayed(&queue).await }));
+        }
+    }
+
+    /// The connection is lost, and with it the messages of running late-ack tasks: they end, if the settings say so.
+    fn cancel_running(&self) {
+        if !self.engine.settings.cancel_on_connection_loss {
+            return;
+        }
+        let lost = |job: &Arc<Job>| !job.is_settled() && !job.is_live();
+        for job in self.engine.pool.running().into_iter().filter(lost) {
+            tracing::warn!(id = %job.request.id(), "the connection was lost: this task is ended, its message comes again");
+            job.interrupts.raise(Interrupt::Shutdown);
+        }
     }
 
     /// Forgets what a lost channel delivered: it comes again.

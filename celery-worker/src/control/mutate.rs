@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
-use celery_broker::{ExchangeSpec, QueueSpec};
+use celery_broker::ExchangeSpec;
 use celery_protocol::control::{NewQueue, error_value, ok_value};
 use celery_protocol::{QueueName, ResultMeta, TaskId, TaskName, TaskState, TimeLimits, WireTime, repr};
 use serde_json::{Value, json};
@@ -195,7 +195,11 @@ pub(super) async fn add_consumer(engine: &Engine, new: &NewQueue) -> Value {
     if engine.order(Order::Queues).await.unwrap_or_default().len() >= MAX_QUEUES {
         return error_value(format!("ValueError('a worker consumes from at most {MAX_QUEUES} queues')"));
     }
-    let mut spec = QueueSpec::new(name);
+    let new_queues = &engine.settings.new_queues;
+    let mut spec = match name == *engine.celery.default_queue() {
+        true => new_queues.default_queue(name),
+        false => new_queues.named(name),
+    };
     if new.exchange.is_some() || new.exchange_type != "direct" || new.routing_key.is_some() {
         let exchange = new.exchange.clone().unwrap_or_else(|| new.queue.clone());
         let key = new.routing_key.clone().unwrap_or_else(|| new.queue.clone());

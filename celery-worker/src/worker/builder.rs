@@ -131,10 +131,13 @@ impl<S: Send + Sync + 'static> WorkerBuilder<S> {
         for name in &settings.queues {
             let name =
                 QueueName::parse(name).map_err(|err| BuildError::name(BuildErrorKind::Queue, name, &err))?;
-            queues.push(QueueSpec::new(name));
+            queues.push(match name == *celery.default_queue() {
+                true => settings.new_queues.default_queue(name),
+                false => settings.new_queues.named(name),
+            });
         }
         if queues.is_empty() {
-            queues.push(QueueSpec::new(celery.default_queue().clone()));
+            queues.push(settings.new_queues.default_queue(celery.default_queue().clone()));
         }
         let name = nodename::nodename(settings.nodename.as_deref(), &nodename::hostname());
         let name =

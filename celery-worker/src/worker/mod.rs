@@ -18,7 +18,7 @@ use celery_protocol::Nodename;
 use tokio_util::sync::CancellationToken;
 
 pub use builder::{BuildError, BuildErrorKind, WorkerBuilder};
-pub use settings::Settings;
+pub use settings::{NewQueues, Settings};
 
 use crate::task::Tasks;
 use running::Running;
@@ -38,6 +38,7 @@ pub struct Worker {
 #[derive(Debug, Clone)]
 pub struct WorkerHandle {
     warm: CancellationToken,
+    soft: CancellationToken,
     cold: CancellationToken,
 }
 
@@ -60,6 +61,8 @@ pub enum WorkerError {
     Service(String),
     /// The operating system did not give it threads.
     Runtime(std::io::Error),
+    /// The operating system does not tell it of signals.
+    Signals(std::io::Error),
 }
 
 impl Worker {
@@ -75,7 +78,8 @@ impl Worker {
         queues: Vec<QueueSpec>,
         nodename: Nodename,
     ) -> Worker {
-        let handle = WorkerHandle { warm: CancellationToken::new(), cold: CancellationToken::new() };
+        let token = CancellationToken::new;
+        let handle = WorkerHandle { warm: token(), soft: token(), cold: token() };
         Worker { celery, tasks, settings, queues, nodename, handle }
     }
 
@@ -128,6 +132,13 @@ impl WorkerHandle {
         self.warm.cancel();
     }
 
+    /// The cold shutdown of Celery: as [`stop`](Self::stop), but running tasks have only
+    /// [`Settings::soft_shutdown_timeout`] to finish, and none where that is 0.
+    pub fn stop_soft(&self) {
+        self.warm.cancel();
+        self.soft.cancel();
+    }
+
     /// Waits for running tasks no longer: they are cut off, and their messages are delivered again.
     pub fn stop_now(&self) {
         self.warm.cancel();
@@ -146,6 +157,7 @@ impl fmt::Display for WorkerError {
             WorkerError::Broker(err) => write!(f, "the worker cannot consume: {err}"),
             WorkerError::Service(text) => f.write_str(text),
             WorkerError::Runtime(err) => write!(f, "no threads for the tasks: {err}"),
+            WorkerError::Signals(err) => write!(f, "cannot listen for signals: {err}"),
         }
     }
 }
@@ -155,7 +167,7 @@ impl std::error::Error for WorkerError {
         match self {
             WorkerError::Broker(err) => Some(err),
             WorkerError::Service(_) => None,
-            WorkerError::Runtime(err) => Some(err),
+            WorkerError::Runtime(err) | WorkerError::Signals(err) => Some(err),
         }
     }
 }

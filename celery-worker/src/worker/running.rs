@@ -4,6 +4,7 @@
 //! heartbeat and remote control. They stop in the order of the flow, each when nothing can come from the one before;
 //! heartbeats go on until the last ack.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -154,7 +155,7 @@ impl Running {
         let patience = self.engine.settings.store_patience + FLUSH_DEADLINE;
         clean &= tokio::select! {
             good = self.flow.end_within(patience) => good,
-            () = self.handle.cold.cancelled() => false,
+            () = cold(&self.handle, self.engine.settings.soft_shutdown_timeout) => false,
         };
         if let Some(consumer) = consumer {
             if tokio::time::timeout(FLUSH_DEADLINE, consumer.flush()).await.is_err() {
@@ -186,8 +187,22 @@ impl Running {
                 None => std::future::pending().await,
             }
         };
+        let (handle, settings) = (self.handle.clone(), &self.engine.settings);
+        let mut soft = pin!(async {
+            handle.soft.cancelled().await;
+            tokio::time::sleep(settings.soft_shutdown_timeout).await;
+        });
         tokio::select! {
-            good = self.lanes.ended() => return good,
+            good = self.lanes.ended() => {
+                if handle.soft.is_cancelled() && settings.soft_shutdown_on_idle {
+                    tokio::select! {
+                        () = soft => {}
+                        () = self.handle.cold.cancelled() => {}
+                    }
+                }
+                return good;
+            }
+            () = &mut soft => tracing::warn!("cold shutdown"),
             () = grace => tracing::warn!("the grace of the shutdown is over"),
             () = self.handle.cold.cancelled() => tracing::warn!("cold shutdown"),
         }
@@ -207,6 +222,15 @@ impl Running {
         }
         false
     }
+}
+
+/// Resolves when results are not waited for any more: a while after the cold shutdown began.
+async fn cold(handle: &WorkerHandle, soft: Duration) {
+    tokio::select! {
+        () = handle.cold.cancelled() => {}
+        () = handle.soft.cancelled() => tokio::time::sleep(soft).await,
+    }
+    tokio::time::sleep(FLUSH_DEADLINE).await;
 }
 
 /// The runtime whose threads run the tasks. It is never waited for: a blocking task that does not end must not keep

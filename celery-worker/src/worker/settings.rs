@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use celery_protocol::TaskOptions;
+use celery_broker::{ExchangeSpec, QueueSpec};
 use celery_protocol::content::Accept;
+use celery_protocol::{QueueName, TaskOptions};
 
 /// The settings of one worker. Names follow Celery's where it has one.
 #[derive(Debug, Clone)]
@@ -46,10 +47,65 @@ pub struct Settings {
     /// How long a warm shutdown waits for running tasks; `None` waits as long as they take, as Celery does.
     /// Default: none.
     pub shutdown_grace: Option<Duration>,
+    /// How queues are declared that do not exist yet.
+    pub new_queues: NewQueues,
+    /// How long running tasks may take to finish when a cold shutdown is asked for (`worker_soft_shutdown_timeout`).
+    /// Default: 0, they are cut off at once.
+    pub soft_shutdown_timeout: Duration,
+    /// Wait that time even when nothing runs (`worker_enable_soft_shutdown_on_idle`). Default: false.
+    pub soft_shutdown_on_idle: bool,
+    /// SIGTERM asks for the cold shutdown, as SIGQUIT does (`REMAP_SIGTERM=SIGQUIT`). Default: false.
+    pub sigterm_is_cold: bool,
+    /// End running late-ack tasks when the connection is lost: their messages are delivered again
+    /// (`worker_cancel_long_running_tasks_on_connection_loss`). Default: false; a task that still runs takes its
+    /// redelivered message over.
+    pub cancel_on_connection_loss: bool,
     /// Threads that run async tasks. Default: the number of CPUs, at most the concurrency.
     pub task_threads: Option<usize>,
     /// Where the process writes its log, for `request.logfile` and `stats`. Default: none (standard error).
     pub logfile: Option<String>,
+}
+
+/// How queues are declared that do not exist yet; those that do are adopted as they are.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct NewQueues {
+    /// As quorum queues (`task_default_queue_type`, `task_create_missing_queue_type`). Default: classic ones.
+    pub quorum: bool,
+    /// With priorities from 0 to this (`task_queue_max_priority`); quorum queues have priorities of their own.
+    /// Default: none.
+    pub max_priority: Option<u8>,
+    /// The exchange of the default queue: name and type (`task_default_exchange`, `task_default_exchange_type`).
+    /// Default: a direct one of the queue's name.
+    pub default_exchange: Option<ExchangeSpec>,
+    /// The key that binds the default queue (`task_default_routing_key`). Default: the queue's name.
+    pub default_routing_key: Option<String>,
+}
+
+impl NewQueues {
+    /// What is declared for a queue that only its name is known of.
+    pub(crate) fn named(&self, name: QueueName) -> QueueSpec {
+        let mut spec = QueueSpec::new(name);
+        if self.quorum {
+            spec = spec.argument("x-queue-type", "quorum");
+        } else if let Some(max) = self.max_priority {
+            spec = spec.argument("x-max-priority", max);
+        }
+        spec
+    }
+
+    /// What is declared for the default queue.
+    pub(crate) fn default_queue(&self, name: QueueName) -> QueueSpec {
+        let spec = self.named(name);
+        let key = self.default_routing_key.clone().unwrap_or_else(|| spec.routing_key.clone());
+        match (&self.default_exchange, &spec.exchange) {
+            (Some(exchange), _) | (None, Some(exchange)) => {
+                let exchange = exchange.clone();
+                spec.bound_to(exchange, key)
+            }
+            (None, None) => spec,
+        }
+    }
 }
 
 impl Default for Settings {
@@ -71,6 +127,11 @@ impl Default for Settings {
             eta_limit: 10_000,
             store_patience: Duration::from_secs(60),
             shutdown_grace: None,
+            new_queues: NewQueues::default(),
+            soft_shutdown_timeout: Duration::ZERO,
+            soft_shutdown_on_idle: false,
+            sigterm_is_cold: false,
+            cancel_on_connection_loss: false,
             task_threads: None,
             logfile: None,
         }

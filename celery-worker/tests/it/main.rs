@@ -17,4 +17,5 @@ mod bad_input;
 mod canvas;
 mod control;
 mod flow;
+mod lifecycle;
 mod outcomes;

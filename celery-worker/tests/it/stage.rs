@@ -32,6 +32,7 @@ pub struct Witness {
     pub runs: AtomicUsize,
     pub running: AtomicUsize,
     pub most_running: AtomicUsize,
+    pub runs_of_sleep: AtomicUsize,
 }
 
 /// A worker that runs in this process.
@@ -206,6 +207,7 @@ fn register(builder: WorkerBuilder<()>, witness: &Arc<Witness>) -> WorkerBuilder
             let witness = slow.clone();
             async move {
                 let (milliseconds,): (u64,) = arguments(&call)?;
+                witness.runs_of_sleep.fetch_add(1, Ordering::SeqCst);
                 let now = witness.running.fetch_add(1, Ordering::SeqCst) + 1;
                 witness.most_running.fetch_max(now, Ordering::SeqCst);
                 let _leave = Leave(witness);

@@ -6,7 +6,6 @@ mod config;
 mod demo;
 mod logging;
 mod pidfile;
-mod signals;
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -48,7 +47,10 @@ fn main() -> ExitCode {
             .enable_all()
             .build()
             .context("no threads")?;
-        runtime.block_on(serve(&config, settings, matches.get_flag("quiet")))
+        let stopped = runtime.block_on(serve(&config, settings, matches.get_flag("quiet")));
+        // Whatever still hangs must not keep the process.
+        runtime.shutdown_background();
+        stopped
     };
     match run() {
         Ok(Stopped::Clean) => ExitCode::SUCCESS,
@@ -79,7 +81,6 @@ async fn keep_healthy(file: Option<HealthFile>, celery: &Celery, handle: &Worker
 }
 
 async fn serve(config: &Layered, settings: Settings, quiet: bool) -> Result<Stopped> {
-    let mut signals = signals::Signals::new()?;
     let health_file = config
         .text("worker_health_file")
         .map(|path| HealthFile::create(path).with_context(|| format!("--health-file: cannot write {path}")));
@@ -91,17 +92,9 @@ async fn serve(config: &Layered, settings: Settings, quiet: bool) -> Result<Stop
         eprintln!("{}", banner::banner(&worker, config));
     }
     let handle = worker.handle();
-    let mut healthy = std::pin::pin!(keep_healthy(health_file, &celery, &handle));
-    let mut running = std::pin::pin!(worker.run_until(std::future::pending()));
-    let stopped = loop {
-        tokio::select! {
-            stopped = &mut running => break stopped,
-            never = &mut healthy => match never {},
-            wish = signals.next() => match wish {
-                signals::Wish::Warm => handle.stop(),
-                signals::Wish::Cold => handle.stop_now(),
-            }
-        }
+    let stopped = tokio::select! {
+        stopped = worker.run_until_signalled() => stopped,
+        never = keep_healthy(health_file, &celery, &handle) => match never {},
     };
     let _ = tokio::time::timeout(CLOSE_DEADLINE, celery.close()).await;
     Ok(stopped?)

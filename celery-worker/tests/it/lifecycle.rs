@@ -1,0 +1,99 @@
+//! How a worker is stopped, what happens to its tasks when the connection is lost, and the queues that it declares.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use celery_broker::ExchangeSpec;
+use celery_protocol::TaskState;
+use celery_testkit::{Python, Rabbit, wait};
+use celery_worker::Stopped;
+use serde_json::json;
+
+use crate::stage::{SOON, Stage};
+
+/// Waits until `count` sleepers run.
+async fn running(stage: &Stage, count: usize) {
+    wait::until(SOON, "they run", async || match stage.witness.running.load(Ordering::SeqCst) {
+        n if n == count => Ok(()),
+        n => Err(n),
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_soft_shutdown_gives_tasks_its_time_and_no_more() {
+    let stage = Stage::new("soft").await;
+    let builder = stage.worker().await.concurrency(2);
+    let mut worker =
+        stage.run(builder.configure(|own| own.soft_shutdown_timeout = Duration::from_secs(3))).await;
+    let short = stage.call("t.sleep", json!([1_000])).await;
+    let long = stage.call("t.sleep", json!([120_000])).await;
+    running(&stage, 2).await;
+    worker.handle.stop_soft();
+    assert_eq!(worker.ended().await.unwrap(), Stopped::CutOff);
+    assert_eq!(stage.end_of(&short).await.status, TaskState::Success);
+    assert_eq!(stage.celery.backend().get(&long).await.unwrap(), None);
+    wait::until(SOON, "the long one's message is back", async || match stage.depth("celery").await {
+        (1, 0) => Ok(()),
+        depth => Err(format!("{depth:?}")),
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_soft_timeout_nothing_is_waited_for() {
+    let stage = Stage::new("no-soft").await;
+    let mut worker = stage.running().await;
+    stage.call("t.sleep", json!([120_000])).await;
+    running(&stage, 1).await;
+    worker.handle.stop_soft();
+    assert_eq!(worker.ended().await.unwrap(), Stopped::CutOff);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_connection_ends_running_tasks_if_it_is_told_to() {
+    let stage = Stage::new("lost").await;
+    let builder = stage.worker().await.concurrency(1);
+    let worker = stage.run(builder.configure(|own| own.cancel_on_connection_loss = true)).await;
+    stage.call("t.sleep", json!([120_000])).await;
+    running(&stage, 1).await;
+    let vhost = stage.broker.rsplit('/').next().unwrap();
+    Rabbit::shared().await.ctl(&["close_all_connections", "-p", vhost, "test"]).await;
+    wait::until(SOON, "the task is ended and its message runs anew", async || {
+        match stage.witness.runs_of_sleep.load(Ordering::SeqCst) {
+            2 => Ok(()),
+            n => Err(n),
+        }
+    })
+    .await;
+    running(&stage, 1).await;
+    worker.handle.stop_now();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pythons_delayed_messages_reach_a_quorum_queue_through_its_exchange() {
+    let stage = Stage::new("quorum").await;
+    let builder = stage.worker().await.configure(|own| {
+        own.new_queues.quorum = true;
+        own.new_queues.default_exchange = Some(ExchangeSpec::durable("orders", "topic"));
+        own.new_queues.default_routing_key = Some("order.#".to_owned());
+    });
+    let worker = stage.run(builder).await;
+    let python = Python::new(&stage.broker, &stage.backend).env(
+        "PEER_SETTINGS",
+        r#"{"task_default_queue_type": "quorum", "broker_transport_options": {"confirm_publish": true}}"#,
+    );
+    let program = "
+from kombu import Exchange, Queue
+from peer_app import app
+orders = Queue('celery', Exchange('orders', type='topic'), 'order.#', queue_arguments={'x-queue-type': 'quorum'})
+app.conf.task_queues = [orders]
+begin = __import__('time').time()
+result = app.send_task('t.add', (3, 4), queue=orders, routing_key='order.new', countdown=2)
+value = result.get(timeout=60)
+print([value, __import__('time').time() - begin])";
+    let (value, seconds): (i64, f64) = python.run(program).await.json();
+    assert_eq!(value, 7);
+    assert!(seconds > 1.9, "{seconds}");
+    worker.stop().await;
+}
