@@ -21,6 +21,9 @@ use crate::tasks::Tasks;
 /// RabbitMQ 4 takes messages of at most 16 MiB; so do we, whatever the broker's version.
 const MAX_BODY: usize = 16 * 1024 * 1024;
 
+/// Chords in which nothing happens for so long have lost a member.
+const CHORD_DEADLINE: Duration = Duration::from_secs(12 * 3600);
+
 /// Collects what a [`Celery`] needs to know.
 #[derive(Debug, Clone)]
 pub struct CeleryBuilder {
@@ -34,6 +37,7 @@ pub struct CeleryBuilder {
     heartbeat: Duration,
     publish_timeout: Duration,
     result_expires: Duration,
+    chord_deadline: Option<Duration>,
     key_prefix: String,
     send_sent_events: bool,
     task_defaults: TaskOptions,
@@ -53,6 +57,7 @@ impl CeleryBuilder {
             heartbeat: Duration::from_secs(10),
             publish_timeout: Duration::from_secs(5),
             result_expires: Duration::from_secs(86_400),
+            chord_deadline: Some(CHORD_DEADLINE),
             key_prefix: String::new(),
             send_sent_events: false,
             task_defaults: TaskOptions::DEFAULT,
@@ -127,6 +132,14 @@ impl CeleryBuilder {
         self
     }
 
+    /// How long nothing may happen in a chord before it ends as FAILURE, because a member was lost; `None` waits for ever,
+    /// as Celery does. Must be shorter than [`result_expires`](Self::result_expires). Default: 12 hours.
+    #[must_use]
+    pub fn chord_deadline(mut self, deadline: Option<Duration>) -> Self {
+        self.chord_deadline = deadline;
+        self
+    }
+
     /// Prefix of all keys in Redis. Default: none.
     #[must_use]
     pub fn result_key_prefix(mut self, prefix: impl Into<String>) -> Self {
@@ -166,6 +179,8 @@ impl CeleryBuilder {
         self.default_queue = text("task_default_queue").unwrap_or(self.default_queue);
         self.key_prefix = text("result_global_keyprefix").unwrap_or(self.key_prefix);
         self.result_expires = duration("result_expires", self.result_expires);
+        let deadline = duration("chord_deadline", CHORD_DEADLINE);
+        self.chord_deadline = Some(deadline).filter(|deadline| !deadline.is_zero());
         self.connect_timeout = duration("broker_connection_timeout", self.connect_timeout);
         self.heartbeat = duration("broker_heartbeat", self.heartbeat);
         self.publish_timeout = duration("publish_timeout", self.publish_timeout);
@@ -263,6 +278,7 @@ impl CeleryBuilder {
             publish_timeout: self.publish_timeout,
             send_sent_events: self.send_sent_events,
             task_defaults: self.task_defaults,
+            chord_deadline: self.chord_deadline,
             outbox,
             publisher,
             ladder: Ladder::default(),

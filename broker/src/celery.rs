@@ -45,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) publish_timeout: Duration,
     pub(crate) send_sent_events: bool,
     pub(crate) task_defaults: TaskOptions,
+    pub(crate) chord_deadline: Option<Duration>,
     /// Set on a client without servers.
     pub(crate) outbox: Option<Outbox>,
     pub(crate) publisher: Publisher,
@@ -135,6 +136,11 @@ impl Celery {
     /// Where small values with a lifetime are kept; `None` without a backend that can.
     pub fn notes(&self) -> Option<Arc<dyn Notes>> {
         self.shared.backend.notes()
+    }
+
+    /// How long nothing may happen in a chord before it ends as FAILURE; `None` is for ever.
+    pub fn chord_deadline(&self) -> Option<Duration> {
+        self.shared.chord_deadline
     }
 
     /// Publishes messages as they are.

@@ -50,6 +50,15 @@ pub const CLIENT_SETTINGS: &[Setting] = &[
         doc: "How long results are kept; 0 keeps them for ever.",
     },
     Setting {
+        name: "chord_deadline",
+        flag: "chord-deadline",
+        env: "CELERY_CHORD_DEADLINE",
+        kind: Kind::Duration,
+        default: Some("12h"),
+        secret: false,
+        doc: "How long nothing may happen in a chord before it ends as FAILURE, because a member was lost; 0 waits for ever, as Celery does. Shorter than `result_expires`.",
+    },
+    Setting {
         name: "broker_connection_timeout",
         flag: "broker-connection-timeout",
         env: "CELERY_BROKER_CONNECTION_TIMEOUT",

@@ -46,6 +46,7 @@ pub mod event;
 
 pub mod control;
 
+pub mod chord_watch;
 pub mod clock;
 pub mod config;
 pub mod notes;

@@ -8,14 +8,15 @@ use celery_protocol::event::{TaskEvent, TaskEventKind, TaskFields};
 use celery_protocol::message::{Headers, NewCall};
 use celery_protocol::options::{SendOptions, resolve};
 use celery_protocol::{
-    Canvas, Message, RawMessage, ResultTuple, Signature, SignatureError, TaskId, TaskName, TaskOptions,
-    WireTime,
+    Canvas, GroupId, Message, RawMessage, ResultTuple, Signature, SignatureError, SignatureOptions, TaskId,
+    TaskName, TaskOptions, WireTime,
 };
 use futures_util::StreamExt;
 use uuid::Uuid;
 
 use crate::amqp::{PublishOptions, Route};
 use crate::celery::Celery;
+use crate::chord_watch::WatchedChord;
 use crate::error::{BrokerError, BrokerErrorKind, Outcome};
 use crate::outcome::Runnable;
 use crate::route::{Destination, Target};
@@ -76,8 +77,7 @@ impl Celery {
     pub fn plan(&self, canvas: Canvas, mut call: Call) -> Result<Plan, BrokerError> {
         if let Some(context) = &self.context {
             let options = &mut call.options;
-            let missing =
-                |name: &str, options: &celery_protocol::SignatureOptions| options.get(name).is_none();
+            let missing = |name: &str, options: &SignatureOptions| options.get(name).is_none();
             if let Some(root_id) = context.root_id.as_ref().filter(|_| missing("root_id", options)) {
                 options.set("root_id", root_id);
             }
@@ -109,6 +109,9 @@ impl Celery {
                 Step::ChordSize { group, size } => {
                     let started = self.backend().chord_start(group, *size as u64).await;
                     started.map_err(|err| backend("the chord's size", err))?;
+                    if let Some(Step::Publish(last)) = rest.first() {
+                        self.watch_chord(group, &last.options).await?;
+                    }
                 }
                 Step::SaveGroup { result, .. } => {
                     let stored = self.backend().store_group(result).await;
@@ -124,6 +127,18 @@ impl Celery {
             children.push(result.clone());
         }
         Ok(())
+    }
+
+    /// Puts a chord under watch; `options` are those of one of its members.
+    async fn watch_chord(&self, group: &GroupId, options: &SignatureOptions) -> Result<(), BrokerError> {
+        let (Some(patience), Some(watch), Some(body)) =
+            (self.shared.chord_deadline, self.backend().chord_watch(), options.get("chord"))
+        else {
+            return Ok(());
+        };
+        let root_id = options.root_id()?;
+        let chord = WatchedChord { group: group.clone(), body: body.to_owned(), root_id, patience };
+        watch.watch(&chord).await.map_err(|err| backend("the chord's deadline", err))
     }
 
     /// The message of one call and where it goes, and nothing is sent.

@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use serde_json::value::RawValue;
 
+use crate::chord_watch::ChordWatch;
 use crate::error::{BackendError, BackendErrorKind};
 use crate::notes::Notes;
 use crate::submission::SubmissionIndex;
@@ -90,6 +91,11 @@ pub trait ResultBackend: fmt::Debug + Send + Sync + 'static {
 
     /// Where the programs of this project keep notes; `None` if this backend keeps nothing.
     fn notes(&self) -> Option<Arc<dyn Notes>> {
+        None
+    }
+
+    /// Watches chords, so that none waits for ever; `None` if this backend cannot.
+    fn chord_watch(&self) -> Option<Arc<dyn ChordWatch>> {
         None
     }
 

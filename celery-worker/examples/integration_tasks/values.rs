@@ -53,6 +53,30 @@ pub(crate) fn plus(x: &Value, y: &Value) -> TaskResult<Value> {
     }
 }
 
+/// Python's `*`: numbers, and lists that are repeated.
+fn times(x: &Value, y: &Value) -> TaskResult<Value> {
+    match (x, y) {
+        (Value::Number(a), Value::Number(b)) => match (a.as_i64(), b.as_i64()) {
+            (Some(a), Some(b)) => {
+                Ok(a.checked_mul(b).map_or_else(|| json!(a as f64 * b as f64), Value::from))
+            }
+            _ => Ok(json!(a.as_f64().unwrap_or_default() * b.as_f64().unwrap_or_default())),
+        },
+        (Value::Array(list), Value::Number(count)) | (Value::Number(count), Value::Array(list))
+            if !count.is_f64() =>
+        {
+            let count = usize::try_from(count.as_i64().unwrap_or_default()).unwrap_or_default();
+            Ok(Value::from(vec![list.as_slice(); count].concat()))
+        }
+        _ => raise!(
+            "TypeError",
+            "unsupported operand type(s) for *: '{}' and '{}'",
+            type_name(x),
+            type_name(y)
+        ),
+    }
+}
+
 fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "NoneType",
@@ -129,8 +153,8 @@ async fn add_pydantic_string_annotations(data: AddParameters) -> TaskResult<AddR
 }
 
 #[task(name = "t.integration.tasks.mul")]
-async fn mul(x: i64, y: i64) -> TaskResult<i64> {
-    Ok(x * y)
+async fn mul(x: Value, y: Value) -> TaskResult<Value> {
+    times(&x, &y)
 }
 
 /// Any value, word for word: a `RawValue` is not even looked at.

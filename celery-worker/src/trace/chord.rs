@@ -1,13 +1,14 @@
-//! The end of a chord's header member, and of the whole chord when it was the last one.
+//! The end of a chord's header member, and of the whole chord when it was the last one, or when one is lost.
 //!
 //! The result store counts; whoever it gives the claim sends the body, exactly one of all workers, of either language. A
 //! claim that cannot be used is given back, and a chord with a failed member ends in its body's errbacks.
 
 use std::time::SystemTime;
 
+use celery_broker::chord_watch::{OverdueChord, WatchedChord};
 use celery_broker::{BackendError, ChordClaim, ChordPart, ChordProgress, ResultBackend};
-use celery_protocol::pyjson::null;
-use celery_protocol::{RawArgs, RemoteException, ResultTuple, TaskId, TaskState};
+use celery_protocol::pyjson::{self, null};
+use celery_protocol::{RawArgs, RemoteException, ResultTuple, Signature, TaskId, TaskState};
 use serde_json::value::RawValue;
 
 use super::apply::{self, Publishing};
@@ -33,12 +34,75 @@ pub(super) async fn report(ground: &Ground<'_>, report: ChordReport) -> Result<(
     let backend = ground.celery.backend().as_ref();
     let progress = settler::persist_store(ground, || backend.chord_part(&part)).await?;
     match progress {
-        ChordProgress::Claimed(claim) => finish(ground, &report, &claim).await,
+        ChordProgress::Claimed(claim) => {
+            let ending = Ending { body: &report.body, root_id: &report.root_id, last: &report.task_id };
+            finish(ground, ending, &claim).await
+        }
+        ChordProgress::Waiting { done: 1, .. } => watch(ground, report).await,
         ChordProgress::Waiting { .. } | ChordProgress::Taken | ChordProgress::Late => Ok(()),
     }
 }
 
-async fn finish(ground: &Ground<'_>, report: &ChordReport, claim: &ChordClaim) -> Result<(), Trouble> {
+/// Puts a chord under watch with its first member. That it is watched is no condition for anything else.
+async fn watch(ground: &Ground<'_>, report: ChordReport) -> Result<(), Trouble> {
+    let (Some(patience), Some(watch)) =
+        (ground.celery.chord_deadline(), ground.celery.backend().chord_watch())
+    else {
+        return Ok(());
+    };
+    let group = report.group_id.clone();
+    let chord = WatchedChord { group, body: report.body.to_raw(), root_id: Some(report.root_id), patience };
+    if let Err(error) = watch.watch(&chord).await {
+        tracing::warn!(group = %chord.group, %error, "a chord is not watched");
+    }
+    Ok(())
+}
+
+/// Ends a chord in which nothing has happened for too long, and which is ours to end.
+pub(super) async fn end_overdue(ground: &Ground<'_>, overdue: OverdueChord) -> Result<(), Trouble> {
+    let complete = overdue.is_complete();
+    let OverdueChord { chord, claim, done, total } = overdue;
+    let backend = ground.celery.backend().as_ref();
+    let Ok(body) = pyjson::from_str::<Signature>(chord.body.get()) else {
+        return settler::persist_store(ground, || backend.chord_abort(&chord.group)).await;
+    };
+    let Ok(Some(body_id)) = body.options.task_id() else {
+        return settler::persist_store(ground, || backend.chord_abort(&chord.group)).await;
+    };
+    let members = settler::persist_store(ground, || backend.chord_results(&chord.group)).await?;
+    let last = members.last().map_or_else(|| body_id.clone(), |member| member.task.clone());
+    let root_id = chord.root_id.unwrap_or_else(|| last.clone());
+    let ending = Ending { body: &body, root_id: &root_id, last: &last };
+    if complete {
+        tracing::warn!(group = %chord.group, "nobody has sent the body of a chord: it is sent now");
+        return finish(ground, ending, &claim).await;
+    }
+    // Where the size is gone, a worker may have ended it already, as one of Celery does whose chord has failed.
+    let ended = settler::persist_store(ground, || backend.get(&body_id)).await?;
+    if ended.is_some_and(|meta| meta.status.is_ready()) {
+        return settler::persist_store(ground, || backend.chord_abort(&chord.group)).await;
+    }
+    let of = total.map_or_else(String::new, |total| format!(" of {total}"));
+    let text = format!(
+        "{done}{of} members of the chord have ended, and no other one for {} s: one is lost",
+        chord.patience.as_secs_f64()
+    );
+    fail(ground, ending, &claim, &Failure::chord_error(&text)).await?;
+    settler::persist_store(ground, || backend.chord_done(&claim)).await
+}
+
+/// What is needed to end a chord.
+#[derive(Clone, Copy)]
+struct Ending<'a> {
+    /// What to call.
+    body: &'a Signature,
+    /// The root of the workflow.
+    root_id: &'a TaskId,
+    /// The member that ended last.
+    last: &'a TaskId,
+}
+
+async fn finish(ground: &Ground<'_>, ending: Ending<'_>, claim: &ChordClaim) -> Result<(), Trouble> {
     let backend = ground.celery.backend().as_ref();
     let joined = match join(backend, claim).await {
         Ok(joined) => joined,
@@ -52,24 +116,24 @@ async fn finish(ground: &Ground<'_>, report: &ChordReport, claim: &ChordClaim) -
         Joined::Results(results) => results,
         Joined::Failed { task, exception } => {
             let text = format!("Dependency {task} raised {exception}");
-            return fail(ground, report, claim, &Failure::chord_error(&text)).await;
+            return fail(ground, ending, claim, &Failure::chord_error(&text)).await;
         }
     };
     if !settler::persist_store(ground, || backend.chord_extend(claim, PUBLISH_SECONDS)).await? {
         return Ok(());
     }
     let application = Application {
-        signature: report.body.clone(),
+        signature: ending.body.clone(),
         arguments: vec![results],
         chain: None,
-        parent_id: report.task_id.clone(),
-        root_id: report.root_id.clone(),
+        parent_id: ending.last.clone(),
+        root_id: ending.root_id.clone(),
     };
     match apply::publish(ground, FollowUp::Apply(Box::new(application))).await {
         Publishing::Confirmed(_) => settler::persist_store(ground, || backend.chord_done(claim)).await,
         Publishing::Refused(problem) => {
             let text = format!("Callback error: {problem}");
-            fail(ground, report, claim, &Failure::chord_error(&text)).await
+            fail(ground, ending, claim, &Failure::chord_error(&text)).await
         }
         Publishing::GaveUp(error) => {
             tracing::error!(group = %claim.group, %error, "the body of a chord could not be published");
@@ -82,13 +146,13 @@ async fn finish(ground: &Ground<'_>, report: &ChordReport, claim: &ChordClaim) -
 /// The chord ends without its body.
 async fn fail(
     ground: &Ground<'_>,
-    report: &ChordReport,
+    ending: Ending<'_>,
     claim: &ChordClaim,
     failure: &Failure,
 ) -> Result<(), Trouble> {
     tracing::error!(group = %claim.group, "Chord {} failed: {}", claim.group, failure.exception().repr());
     let steps =
-        settle::chord_failed(&report.body, &report.root_id, failure, SystemTime::now(), ground.new_style);
+        settle::chord_failed(ending.body, ending.root_id, failure, SystemTime::now(), ground.new_style);
     match settler::perform(*ground, None, steps).await {
         Ok(()) => {}
         Err(Trouble::GiveUp) => {

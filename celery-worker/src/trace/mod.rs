@@ -6,6 +6,7 @@ pub(crate) mod events;
 pub(crate) mod execute;
 pub(crate) mod log;
 mod meta;
+pub(crate) mod overdue;
 mod resend;
 pub(crate) mod settle;
 pub(crate) mod settler;

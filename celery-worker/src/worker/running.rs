@@ -19,7 +19,7 @@ use super::{Stopped, Worker, WorkerError, WorkerHandle};
 use crate::consumer::Intake;
 use crate::consumer::prefetch::Prefetch;
 use crate::context::Interrupt;
-use crate::trace::settler;
+use crate::trace::{overdue, settler};
 use crate::{control, heartbeat};
 
 /// Batches of ended tasks that may wait for the settler.
@@ -89,6 +89,12 @@ impl Running {
             if engine.settings.mingle {
                 side.spawn("mingle", control::mingle::run(engine.clone(), stop_side.clone()));
             }
+        }
+
+        if let (Some(patience), Some(watch)) =
+            (engine.celery.chord_deadline(), engine.celery.backend().chord_watch())
+        {
+            side.spawn("chord watch", overdue::run(engine.clone(), watch, patience, stop_side.clone()));
         }
 
         let runner = Arc::new(Runner { engine: engine.clone(), finished });

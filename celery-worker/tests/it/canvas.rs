@@ -1,6 +1,13 @@
 //! Callbacks, errbacks, chains and chords: what a task leaves behind.
 
-use celery_protocol::{Body, Embed, Message, Signature, TaskId, TaskName, TaskState, canvas};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use celery_broker::chord_watch::WatchedChord;
+use celery_broker::{Celery, ChordPart, ChordProgress, QueueSpec};
+use celery_protocol::{
+    Body, Embed, GroupId, Message, QueueName, Signature, TaskId, TaskName, TaskState, canvas,
+};
 use celery_protocol::{Chain, Sig, chain, chord, group};
 use serde_json::{Value, json};
 
@@ -94,5 +101,101 @@ async fn a_chord_with_a_failed_member_ends_in_its_bodys_errback() {
     assert!(error.contains("ChordError") && error.contains("member"), "{error}");
     assert_eq!(stage.end_of(&id("chord-errback")).await.result.get(), format!("[\"{}\"]", result.id()));
     stage.drained("celery").await;
+    worker.stop().await;
+}
+
+/// A client or worker that gives up chords after a moment.
+async fn impatient(stage: &Stage, name: &str) -> Celery {
+    let builder = Celery::builder(name).broker(&stage.broker).backend(&stage.backend);
+    builder.chord_deadline(Some(Duration::from_secs(1))).connect().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chord_that_has_lost_a_member_fails_once() {
+    let stage = Stage::new("chord-lost").await;
+    let client = impatient(&stage, "client").await;
+    let worker = stage.run(stage.worker_of(impatient(&stage, "worker").await)).await;
+    let elsewhere = QueueName::parse("elsewhere").unwrap();
+    client.declare(&QueueSpec::new(elsewhere)).await.unwrap();
+    let add = |x: i64| Sig::<i64>::new("t.add").arg(x).arg(x);
+    let header = group([add(1), add(2).queue("elsewhere"), add(3)]);
+    let body = Sig::<Value>::new("t.list").link_error(Sig::<Value>::new("t.count"));
+    let result = client.send(chord(header, body)).await.unwrap();
+    let error = result.get(SOON).await.unwrap_err().to_string();
+    assert!(error.contains("ChordError('2 of 3 members of the chord have ended"), "{error}");
+
+    // The lost member turns up: the chord stays as it is.
+    let late = stage.worker_of(impatient(&stage, "late").await).queues(["elsewhere"]);
+    let late = stage.run(late).await;
+    stage.drained("elsewhere").await;
+    stage.drained("celery").await;
+    assert_eq!(stage.witness.runs.load(Ordering::SeqCst), 1, "the errback ran once");
+    assert_eq!(result.state().await.unwrap(), TaskState::Failure);
+    late.stop().await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chord_none_of_whose_members_is_heard_of_fails() {
+    let stage = Stage::new("chord-all-lost").await;
+    let client = impatient(&stage, "client").await;
+    let worker = stage.run(stage.worker_of(impatient(&stage, "worker").await)).await;
+    client.declare(&QueueSpec::new(QueueName::parse("elsewhere").unwrap())).await.unwrap();
+    let header = group([Sig::<i64>::new("t.add").arg(1).arg(1).queue("elsewhere")]);
+    let result = client.send(chord(header, Sig::<Value>::new("t.list"))).await.unwrap();
+    let error = result.get(SOON).await.unwrap_err().to_string();
+    assert!(error.contains("0 of 1 members"), "{error}");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chord_whose_body_nobody_sent_is_finished() {
+    let stage = Stage::new("chord-orphan").await;
+    let client = impatient(&stage, "client").await;
+    let body = Sig::<Value>::new("t.list").task_id(&id("orphan-body")).into_signature().unwrap();
+    let group_id = GroupId::parse("orphan").unwrap();
+    let backend = client.backend();
+    backend.chord_start(&group_id, 1).await.unwrap();
+    let patience = Duration::from_secs(1);
+    let chord = WatchedChord { group: group_id.clone(), body: body.to_raw(), root_id: None, patience };
+    backend.chord_watch().unwrap().watch(&chord).await.unwrap();
+    // Somebody counts the only member, claims the chord and dies.
+    let part = ChordPart {
+        group: group_id,
+        task: id("orphan-member"),
+        state: TaskState::Success,
+        result: celery_protocol::pyjson::to_raw(&7).unwrap(),
+        index: Some(0),
+        claim_seconds: 1,
+    };
+    assert!(matches!(backend.chord_part(&part).await.unwrap(), ChordProgress::Claimed(_)));
+    let worker = stage.run(stage.worker_of(impatient(&stage, "worker").await)).await;
+    assert_eq!(stage.end_of(&id("orphan-body")).await.result.get(), "[[7]]");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_is_delivered_twice_counts_once() {
+    let stage = Stage::new("chord-twice").await;
+    let worker = stage.running().await;
+    let add = |x: i64| Sig::<i64>::new("t.add").arg(x).arg(x).task_id(&id(&format!("twice-{x}")));
+    stage.celery.declare(&QueueSpec::new(QueueName::parse("elsewhere").unwrap())).await.unwrap();
+    let header = group([add(1), add(2).queue("elsewhere")]);
+    let result = stage.celery.send(chord(header, Sig::<Value>::new("t.list"))).await.unwrap();
+    stage.end_of(&id("twice-1")).await;
+    // The first member again, as a broker may deliver it whose ack was lost.
+    let mut message = stage.message("t.add", json!([1, 1]));
+    message.headers.id = id("twice-1");
+    message.headers.group = result.parent().map(|header| GroupId::from(header.id().clone()));
+    message.headers.group_index = Some(0);
+    let mut body = Signature::new(TaskName::parse("t.list").unwrap());
+    body.options.set("task_id", result.id());
+    embed(&mut message, |embed| embed.chord = Some(Box::new(body)));
+    stage.publish(&message).await;
+    stage.drained("celery").await;
+    assert_eq!(result.state().await.unwrap(), TaskState::Pending);
+    let other = stage.run(stage.worker().await.queues(["elsewhere"])).await;
+    assert_eq!(result.get(SOON).await.unwrap(), json!([[2, 4]]));
+    other.stop().await;
     worker.stop().await;
 }

@@ -12,6 +12,7 @@ use redis::{Cmd, RedisError};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::chord_watch;
 use super::script::Script;
 use super::store::Store;
 use crate::backend::{ChordClaim, ChordMember, ChordPart, ChordProgress};
@@ -72,17 +73,18 @@ return 0
     )
 });
 
-/// KEYS: claim, then what to delete. ARGV: token, seconds for the mark.
+/// KEYS: list of watched chords, claim, then what to delete. ARGV: token, seconds for the mark, group.
 static DONE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then
   return 0
 end
-for i = 2, #KEYS do
+for i = 3, #KEYS do
   redis.call('DEL', KEYS[i])
 end
-redis.call('SET', KEYS[1], 'done', 'EX', ARGV[2])
+redis.call('ZREM', KEYS[1], ARGV[3])
+redis.call('SET', KEYS[2], 'done', 'EX', ARGV[2])
 return 1
 ",
     )
@@ -170,9 +172,10 @@ impl Store {
 
     pub(super) async fn chord_done(&self, claim: &ChordClaim) -> Result<(), BackendError> {
         let ChordKeys { results, total_diff, size, seen, claim: key } = self.prefix.chord(&claim.group);
+        let [list, note] = chord_watch::keys(&self.prefix, &claim.group);
         let fill = |command: &mut Cmd| {
-            command.arg(5).arg(&[&key, &results, &total_diff, &size, &seen]);
-            command.arg(&claim.token).arg(DONE_SECONDS);
+            command.arg(7).arg(&[&list, &key, &results, &total_diff, &size, &seen, &note]);
+            command.arg(&claim.token).arg(DONE_SECONDS).arg(claim.group.as_str());
         };
         self.connector
             .run("finishing a chord", async |mut connection| DONE.run::<()>(&mut connection, fill).await)
@@ -180,11 +183,12 @@ impl Store {
     }
 
     pub(super) async fn chord_abort(&self, group: &GroupId) -> Result<(), BackendError> {
-        let key = self.prefix.chord(group).size;
+        let size = self.prefix.chord(group).size;
+        let [list, note] = chord_watch::keys(&self.prefix, group);
+        let mut pipe = redis::pipe();
+        pipe.del(&[size, note]).ignore().zrem(list, group.as_str()).ignore();
         self.connector
-            .run("ending a chord", async |mut connection| {
-                redis::cmd("DEL").arg(&key).query_async::<()>(&mut connection).await
-            })
+            .run("ending a chord", async |mut connection| pipe.query_async::<()>(&mut connection).await)
             .await
     }
 }

@@ -1,6 +1,7 @@
 //! Results in Redis, as Celery 5.7 keeps them: same keys, same bytes, same rules.
 
 mod chord;
+mod chord_watch;
 mod connection;
 mod fault;
 mod feed;
@@ -18,12 +19,14 @@ use celery_protocol::result::keys::Prefix;
 use celery_protocol::{GroupId, ResultMeta, ResultTuple, TaskId};
 use futures_util::stream::BoxStream;
 
+use self::chord_watch::RedisChordWatch;
 use self::connection::Connector;
 use self::notes::RedisNotes;
 use self::store::Store;
 use self::submission::RedisSubmissions;
 use self::wait::Watcher;
 use super::{Answer, ChordClaim, ChordMember, ChordPart, ChordProgress, ResultBackend};
+use crate::chord_watch::ChordWatch;
 use crate::config::RedisUrl;
 use crate::error::BrokerError;
 use crate::notes::Notes;
@@ -36,6 +39,7 @@ pub(crate) struct RedisBackend {
     watcher: Watcher,
     submissions: Arc<dyn SubmissionIndex>,
     notes: Arc<dyn Notes>,
+    chords: Arc<dyn ChordWatch>,
 }
 
 impl RedisBackend {
@@ -50,11 +54,12 @@ impl RedisBackend {
         let prefix = Prefix::new(key_prefix);
         let submissions = Arc::new(RedisSubmissions::new(connector.clone(), prefix.as_str()));
         let notes = Arc::new(RedisNotes::new(connector.clone(), prefix.as_str()));
+        let chords = Arc::new(RedisChordWatch::new(connector.clone(), prefix.clone()));
         // A fraction of a second must not become for ever.
         let ttl = if expires.is_zero() { 0 } else { expires.as_secs().max(1) };
         let store = Store { connector, prefix, ttl };
         let watcher = Watcher::new(store.clone(), tasks);
-        Ok(Self { store, watcher, submissions, notes })
+        Ok(Self { store, watcher, submissions, notes, chords })
     }
 }
 
@@ -135,6 +140,10 @@ impl ResultBackend for RedisBackend {
 
     fn notes(&self) -> Option<Arc<dyn Notes>> {
         Some(Arc::clone(&self.notes))
+    }
+
+    fn chord_watch(&self) -> Option<Arc<dyn ChordWatch>> {
+        Some(Arc::clone(&self.chords))
     }
 
     fn watch_all(&self) -> Answer<'_, BoxStream<'static, ResultMeta>> {
