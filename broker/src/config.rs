@@ -122,3 +122,13 @@ pub fn hours_west_of_utc() -> f64 {
     let zone = std::env::var("TZ").ok();
     zone::hours_west_of_utc(zone.as_deref())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_has_the_table() {
+        celery_testkit::golden::section("docs/configuration.md", "clients", &markdown(CLIENT_SETTINGS));
+    }
+}

@@ -293,6 +293,28 @@ pub const SETTINGS: &[Setting] = &[
     ),
 ];
 
+/// What `celery-beat` can be told, beside [`celery_broker::config::CLIENT_SETTINGS`] and the table `beat_schedule`.
+pub const BEAT_SETTINGS: &[Setting] = &[
+    Setting {
+        name: "beat_schedule_filename",
+        flag: "schedule",
+        env: "CELERY_BEAT_SCHEDULE_FILENAME",
+        kind: Kind::Text,
+        default: Some("celerybeat-schedule.json"),
+        secret: false,
+        doc: "File that remembers when each entry ran last.",
+    },
+    Setting {
+        name: "beat_loglevel",
+        flag: "loglevel",
+        env: "CELERY_BEAT_LOGLEVEL",
+        kind: Kind::Choice(&["debug", "info", "warning", "error", "DEBUG", "INFO", "WARNING", "ERROR"]),
+        default: Some("info"),
+        secret: false,
+        doc: "What is logged.",
+    },
+];
+
 const fn text(name: &'static str, flag: &'static str, env: &'static str, doc: &'static str) -> Setting {
     Setting { name, flag, env, kind: Kind::Text, default: None, secret: false, doc }
 }
@@ -389,4 +411,18 @@ fn default_exchange(config: &Layered) -> Option<ExchangeSpec> {
     }
     let name = name.or_else(|| config.text("task_default_queue")).unwrap_or("celery");
     Some(ExchangeSpec::durable(name, kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use celery_broker::config::markdown;
+    use celery_testkit::golden::section;
+
+    use super::*;
+
+    #[test]
+    fn the_document_has_the_tables() {
+        section("docs/configuration.md", "celery-worker", &markdown(SETTINGS));
+        section("docs/configuration.md", "celery-beat", &markdown(BEAT_SETTINGS));
+    }
 }

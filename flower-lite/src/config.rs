@@ -263,6 +263,12 @@ fn address(values: &Layered) -> Result<SocketAddr, String> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn the_document_has_the_table() {
+        let text = celery_broker::config::markdown(OWN_SETTINGS);
+        celery_testkit::golden::section("docs/configuration.md", "flower-lite", &text);
+    }
+
     fn load(env: &[(&str, &str)]) -> Result<Config, String> {
         let find =
             |name: &str| env.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());

@@ -440,6 +440,18 @@ impl Config {
 mod tests {
     use super::*;
 
+    #[test]
+    fn the_document_has_the_table() {
+        // What differs from other clients is listed here too.
+        let own = |setting: &Setting| {
+            let same = |client: &Setting| client.name == setting.name && client.default == setting.default;
+            !CLIENT_SETTINGS.iter().any(same)
+        };
+        let table: Vec<Setting> = settings().into_iter().filter(own).collect();
+        let text = celery_broker::config::markdown(&table);
+        celery_testkit::golden::section("docs/configuration.md", "producer-api", &text);
+    }
+
     fn load(env: &[(&str, &str)]) -> Result<Config, String> {
         let find =
             |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());

@@ -224,11 +224,13 @@ pub fn markdown(table: &[Setting]) -> String {
         String::from("| setting | flag | environment | default | meaning |\n|---|---|---|---|---|\n");
     let code = |word: &str| if word.is_empty() { "–".to_owned() } else { format!("`{word}`") };
     for setting in table {
+        let secret = setting.secret && !setting.env.is_empty();
+        let file = if secret { format!(", `{}_FILE`", setting.env) } else { String::new() };
         let flag = if setting.flag.is_empty() { String::new() } else { format!("--{}", setting.flag) };
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "| `{}` | {} | {} | {} | {} ({}) |",
+            "| `{}` | {} | {}{file} | {} | {} ({}) |",
             setting.name,
             code(&flag),
             code(setting.env),

@@ -6,6 +6,7 @@
 //! | `CELERIAC_BIN_DIR` | where the project's built programs are; default: beside the running test |
 //! | `CELERIAC_RABBITMQ_DIR` | the folder with `rabbitmq-server` and `rabbitmqctl` |
 //! | `CELERIAC_WORKER` | `python`: the end-to-end tests run against Python Celery, to see what it does |
+//! | `UPDATE` | what is made from code and checked in is written anew, see [`golden`](crate::golden) |
 //! | `CELERIAC_KEEP` | keep the temporary folder with all logs, and print where it is |
 
 use std::ffi::OsString;
@@ -45,6 +46,11 @@ pub(crate) fn rabbitmq_dirs() -> Vec<PathBuf> {
 /// Whether the end-to-end tests put Python Celery in the place of our worker: the oracle.
 pub fn python_is_judged() -> bool {
     std::env::var_os("CELERIAC_WORKER").is_some_and(|worker| worker == "python")
+}
+
+/// Whether what is made from code is written anew instead of compared.
+pub(crate) fn update() -> bool {
+    std::env::var_os("UPDATE").is_some()
 }
 
 /// Whether the temporary folder is kept.

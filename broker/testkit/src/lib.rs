@@ -32,5 +32,6 @@ mod python;
 pub use python::{Flower, Output, Python, PythonWorker, peer_app};
 
 pub mod config;
+pub mod golden;
 mod guard;
 pub mod ports;

@@ -16,6 +16,7 @@ mod stage;
 mod bad_input;
 mod canvas;
 mod control;
+mod defects;
 mod flow;
 mod lifecycle;
 mod outcomes;

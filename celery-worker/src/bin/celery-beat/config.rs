@@ -1,33 +1,12 @@
 //! Command line, environment and file of `celery-beat`: the only place of this program that reads them.
 
 use anyhow::{Context, Result, bail};
-use celery_broker::config::{CLIENT_SETTINGS, Kind, Layered, Setting, Sources};
+use celery_broker::config::{CLIENT_SETTINGS, Layered, Sources};
 use celery_worker::beat::entry::{self, Entry};
+use celery_worker::config::BEAT_SETTINGS;
 use clap::{Arg, ArgMatches, Command};
 use serde_json::{Map, Value};
 use tracing_subscriber::EnvFilter;
-
-/// What beat can be told beside [`CLIENT_SETTINGS`] and the table `beat_schedule`.
-const SETTINGS: &[Setting] = &[
-    Setting {
-        name: "beat_schedule_filename",
-        flag: "schedule",
-        env: "CELERY_BEAT_SCHEDULE_FILENAME",
-        kind: Kind::Text,
-        default: Some("celerybeat-schedule.json"),
-        secret: false,
-        doc: "File that remembers when each entry ran last.",
-    },
-    Setting {
-        name: "beat_loglevel",
-        flag: "loglevel",
-        env: "CELERY_BEAT_LOGLEVEL",
-        kind: Kind::Choice(&["debug", "info", "warning", "error", "DEBUG", "INFO", "WARNING", "ERROR"]),
-        default: Some("info"),
-        secret: false,
-        doc: "What is logged.",
-    },
-];
 
 /// All of it.
 pub(crate) struct Config {
@@ -51,7 +30,7 @@ pub(crate) fn command() -> Command {
                 .help("TOML file with settings and `beat_schedule`"),
         )
         .arg(Arg::new("app").long("app").short('A').hide(true).help("accepted and does nothing"));
-    for setting in CLIENT_SETTINGS.iter().chain(SETTINGS).filter(|setting| !setting.flag.is_empty()) {
+    for setting in CLIENT_SETTINGS.iter().chain(BEAT_SETTINGS).filter(|setting| !setting.flag.is_empty()) {
         let arg = Arg::new(setting.flag).long(setting.flag).value_name("VALUE").help(setting.doc);
         command = command.arg(match setting.flag {
             "broker" => arg.short('b'),
@@ -78,7 +57,7 @@ pub(crate) fn load(matches: &ArgMatches) -> Result<Config> {
     let rest = toml::to_string(&file).context("the rest of the file")?;
     let flag = |name: &str| matches.get_one::<String>(name).cloned();
     let sources = Sources { flag: &flag, env: &env, file: Some((&path, &rest)) };
-    let settings = Layered::load(&[CLIENT_SETTINGS, SETTINGS], &sources)?;
+    let settings = Layered::load(&[CLIENT_SETTINGS, BEAT_SETTINGS], &sources)?;
     let schedule_file = settings.text("beat_schedule_filename").unwrap_or_default().to_owned();
     Ok(Config { settings, entries, schedule_file })
 }
