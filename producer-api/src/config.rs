@@ -99,12 +99,20 @@ const OWN: &[Setting] = &[
         "Largest request body in bytes.",
     ),
     setting(
+        "batch_limit",
+        "batch-limit",
+        "PRODUCER_API_BATCH_LIMIT",
+        Kind::Integer { min: 1024, max: 134_217_728 },
+        Some("8388608"),
+        "Largest body of a JSON batch in bytes. A streamed batch has no limit, its lines have `body_limit`.",
+    ),
+    setting(
         "body_timeout",
         "body-timeout",
         "PRODUCER_API_BODY_TIMEOUT",
         Kind::Duration,
         Some("10s"),
-        "Time for a whole request body to arrive.",
+        "Time for a whole request body to arrive; of a streamed batch, for its next line.",
     ),
     setting(
         "json_depth",
@@ -279,6 +287,8 @@ pub struct Config {
 pub struct Limits {
     /// Bytes of a body.
     pub body: usize,
+    /// Bytes of the body of a JSON batch.
+    pub batch: usize,
     /// For the whole body to arrive.
     pub body_timeout: Duration,
     /// Nesting of a body.
@@ -413,6 +423,7 @@ impl Config {
             declare_queues: client.boolean("declare_queues"),
             limits: Limits {
                 body: size("body_limit"),
+                batch: size("batch_limit"),
                 body_timeout: time("body_timeout"),
                 json_depth: size("json_depth"),
                 headers: size("header_limit"),

@@ -36,18 +36,65 @@ impl FromRequest for JsonText {
     type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let checked = check_head(request.headers(), api(request).limits.body);
-        let depth = api(request).limits.json_depth;
-        let reading = read_body(request, payload);
+        let limits = &api(request).limits;
+        Box::pin(json_text(request, payload, limits.body, limits.json_depth))
+    }
+}
+
+/// Reads a body of at most `limit` bytes, nested at most `depth` deep.
+pub fn json_text(
+    request: &HttpRequest,
+    payload: &mut Payload,
+    limit: usize,
+    depth: usize,
+) -> impl Future<Output = Result<JsonText, Problem>> + use<> {
+    let checked = check_head(request.headers(), limit);
+    let reading = read_body(request, payload, limit);
+    async move {
+        checked?;
+        let body = reading.await?;
+        JsonText::check(body, depth)
+    }
+}
+
+impl JsonText {
+    /// Takes a text that is JSON with nothing to object to.
+    ///
+    /// # Errors
+    /// `malformed-json`.
+    pub fn check(body: Bytes, depth: usize) -> Result<Self, Problem> {
+        match json::check(&body, depth) {
+            Ok(_) => Ok(JsonText(body)),
+            Err(fault) => Err(Problem::field(Kind::MalformedJson, fault.pointer.clone(), fault.to_string())
+                .outcome(Outcome::NotPublished)),
+        }
+    }
+}
+
+/// As [`JsonText`], where a request may have no body at all.
+#[derive(Debug)]
+pub struct OptionalJson(pub Option<JsonText>);
+
+impl FromRequest for OptionalJson {
+    type Error = Problem;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let headers = request.headers();
+        let limits = api(request).limits.clone();
+        let checked = match headers.contains_key(header::CONTENT_TYPE) {
+            true => check_head(headers, limits.body),
+            false => Ok(()),
+        };
+        let untyped = !headers.contains_key(header::CONTENT_TYPE);
+        let reading = read_body(request, payload, limits.body);
         Box::pin(async move {
             checked?;
             let body = reading.await?;
-            match json::check(&body, depth) {
-                Ok(_) => Ok(JsonText(body)),
-                Err(fault) => {
-                    Err(Problem::field(Kind::MalformedJson, fault.pointer.clone(), fault.to_string())
-                        .outcome(Outcome::NotPublished))
-                }
+            match body.is_empty() {
+                true => Ok(OptionalJson(None)),
+                false if untyped => Err(unsupported("a body needs Content-Type: application/json")),
+                false => Ok(OptionalJson(Some(JsonText::check(body, limits.json_depth)?))),
             }
         })
     }
@@ -63,7 +110,7 @@ impl FromRequest for FormText {
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let is_form = request.content_type().eq_ignore_ascii_case("application/x-www-form-urlencoded");
-        let reading = read_body(request, payload);
+        let reading = read_body(request, payload, api(request).limits.body);
         Box::pin(async move {
             let body = reading.await?;
             match String::from_utf8(body.to_vec()) {
@@ -76,12 +123,7 @@ impl FromRequest for FormText {
 
 /// Refuses by the head alone what need not be read.
 fn check_head(headers: &HeaderMap, limit: usize) -> Result<(), Problem> {
-    if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
-        && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
-    {
-        return Err(unsupported("Content-Encoding must be absent: compressed bodies are not taken")
-            .header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")));
-    }
+    uncompressed(headers)?;
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     if !is_json(content_type) {
         return Err(unsupported("Content-Type must be application/json in UTF-8")
@@ -90,6 +132,20 @@ fn check_head(headers: &HeaderMap, limit: usize) -> Result<(), Problem> {
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     match declared.and_then(|text| text.parse::<usize>().ok()) {
         Some(length) if length > limit => Err(too_large(limit)),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses compressed bodies.
+///
+/// # Errors
+/// `unsupported-media-type`.
+pub fn uncompressed(headers: &HeaderMap) -> Result<(), Problem> {
+    match headers.get(header::CONTENT_ENCODING) {
+        Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => {
+            Err(unsupported("Content-Encoding must be absent: compressed bodies are not taken")
+                .header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")))
+        }
         _ => Ok(()),
     }
 }
@@ -109,7 +165,8 @@ fn unsupported(detail: &str) -> Problem {
     Problem::new(Kind::UnsupportedMediaType, detail).outcome(Outcome::NotPublished).closing()
 }
 
-fn too_large(limit: usize) -> Problem {
+/// The refusal of a body of more than `limit` bytes.
+pub fn too_large(limit: usize) -> Problem {
     Problem::new(Kind::BodyTooLarge, format!("the limit is {limit} bytes"))
         .outcome(Outcome::NotPublished)
         .closing()
@@ -119,8 +176,9 @@ fn too_large(limit: usize) -> Problem {
 fn read_body(
     request: &HttpRequest,
     payload: &mut Payload,
+    limit: usize,
 ) -> impl Future<Output = Result<Bytes, Problem>> + use<> {
-    let limits = api(request).limits.clone();
+    let patience = api(request).limits.body_timeout;
     let mut payload = payload.take();
     async move {
         let reading = async {
@@ -131,15 +189,15 @@ fn read_body(
                         .outcome(Outcome::NotPublished)
                         .closing()
                 })?;
-                if body.len() + chunk.len() > limits.body {
-                    return Err(too_large(limits.body));
+                if body.len() + chunk.len() > limit {
+                    return Err(too_large(limit));
                 }
                 body.extend_from_slice(&chunk);
             }
             Ok(body.freeze())
         };
-        tokio::time::timeout(limits.body_timeout, reading).await.unwrap_or_else(|_| {
-            let detail = format!("the whole body must arrive within {} s", limits.body_timeout.as_secs_f64());
+        tokio::time::timeout(patience, reading).await.unwrap_or_else(|_| {
+            let detail = format!("the whole body must arrive within {} s", patience.as_secs_f64());
             Err(Problem::new(Kind::RequestTimeout, detail).outcome(Outcome::NotPublished).closing())
         })
     }

@@ -59,6 +59,10 @@ catalogue! {
         "The path is not one of this API. `/openapi.json` lists them all."
     TaskUnknown "task-unknown" 404 "No task is known by this id"
         "Neither a submission through this API nor a state in the result backend exists for the id: it was never submitted here, or its record has expired. For tasks submitted by other programs ask with `?assume_pending=true`."
+    GroupUnknown "group-unknown" 404 "No group is known by this id"
+        "No workflow or batch with a group of this id was submitted here, or its record has expired, and no group of this id was saved by another program."
+    BatchUnknown "batch-unknown" 404 "No batch is known by this id"
+        "No batch of this id was submitted here, or its record has expired."
     MethodNotAllowed "method-not-allowed" 405 "This address does not know the method"
         "The `Allow` header lists the methods it knows."
     RequestTimeout "request-timeout" 408 "The body did not arrive in time"
@@ -67,6 +71,10 @@ catalogue! {
         "A task was submitted with this id and a different body. Nothing was published. Choose another id, or read the existing task."
     SubmissionInProgress "submission-in-progress" 409 "The same submission is being published"
         "Another request with this id has not finished yet. Send it again after `Retry-After`: it is answered from that request's outcome."
+    IdempotencyInProgress "idempotency-in-progress" 409 "A request with this key is in progress"
+        "The first request with this `Idempotency-Key` has not been answered yet. Send it again after `Retry-After`."
+    DedupeRejected "dedupe-rejected" 409 "A task with this dedupe key is pending or running"
+        "`dedupe.on_conflict` is `reject`, and the task in `task_id` has not ended. Nothing was published."
     TaskNotFinished "task-not-finished" 409 "The task has not finished"
         "A worker would write the result again. Wait until the task has finished, or add `?force=true`."
     ResultIgnored "result-ignored" 409 "The result of this task is not kept"
@@ -91,10 +99,18 @@ catalogue! {
         "The broker returned the message: no queue is bound for its exchange and routing key. Nothing is queued. Is the queue's name right, and has a worker declared it?"
     ExchangeNotFound "exchange-not-found" 422 "The exchange does not exist"
         "Nothing was published."
+    QueueUnknown "queue-unknown" 422 "The length of the queue cannot be told"
+        "`queue_limit` needs a queue that exists and is named, by the submission or by the server's routes."
+    CanvasInvalid "canvas-invalid" 422 "The workflow is not valid"
+        "It is empty, a chord lacks what it needs, or a part of it is not a signature. `errors` names the place."
+    IdempotencyKeyReused "idempotency-key-reused" 422 "The key belongs to another request"
+        "An earlier request had this `Idempotency-Key` and another body. Nothing was published. Take a new key for a new request."
     TaskFailed "task-failed" 424 "The task has failed"
         "The task ended without a result. `error` says how."
     TaskRevoked "task-revoked" 424 "The task was revoked"
         "The task was cancelled or expired before it had a result."
+    BatchAborted "batch-aborted" 424 "Another item of the batch is not valid"
+        "The batch is `atomic`, so nothing of it was published. The other items say what is wrong."
     TooManyWaits "too-many-waits" 429 "Too many clients are waiting"
         "The server limits how many requests may wait for a result at once. Ask again later, without waiting, or read the state."
     Internal "internal" 500 "The server made a mistake"
@@ -107,6 +123,8 @@ catalogue! {
         "A queue is full and rejects publishes. Nothing was queued."
     ResultBackendUnavailable "result-backend-unavailable" 503 "The result backend cannot be reached"
         "Redis did not answer in time, so the state of the task cannot be told. The task itself is not affected."
+    QueueLimit "queue-limit" 503 "The queue is too long"
+        "More messages wait in the queue than `queue_limit` allows. Nothing was published."
     Overloaded "overloaded" 503 "Too many submissions are in flight"
         "The server limits how many submissions wait for the broker at once. Nothing was published."
     Draining "draining" 503 "The server is shutting down"
@@ -124,7 +142,13 @@ impl Kind {
     /// Whether sending the same request again later may succeed.
     pub fn retryable(self) -> bool {
         matches!(self.status().as_u16(), 408 | 429 | 503 | 504)
-            || matches!(self, Kind::SubmissionInProgress | Kind::TaskNotFinished)
+            || matches!(
+                self,
+                Kind::SubmissionInProgress
+                    | Kind::IdempotencyInProgress
+                    | Kind::DedupeRejected
+                    | Kind::TaskNotFinished
+            )
     }
 }
 
@@ -228,6 +252,19 @@ impl Problem {
     /// How the task failed.
     pub fn error(mut self, error: Option<Box<serde_json::value::RawValue>>) -> Self {
         self.0.error = error;
+        self
+    }
+
+    /// Says that the pointers are relative to `place` in the body.
+    pub fn within(mut self, place: &str) -> Self {
+        if !place.is_empty() {
+            for error in &mut self.0.errors {
+                error.pointer.insert_str(0, place);
+            }
+            if !self.0.errors.is_empty() {
+                self.0.detail.insert_str(0, place);
+            }
+        }
         self
     }
 

@@ -21,6 +21,9 @@ use crate::telemetry;
 /// For the head of a request to arrive (actix closes with 408).
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// For submissions whose clients have gone, at the end.
+const LEFT_BEHIND: Duration = Duration::from_secs(5);
+
 /// A server that is listening.
 pub struct Application {
     server: Server,
@@ -124,6 +127,11 @@ impl Application {
                 futures_util::future::join(server, stopping).await.0
             }
         };
+        // Of clients that have gone meanwhile.
+        api.under_way.close();
+        if tokio::time::timeout(LEFT_BEHIND, api.under_way.wait()).await.is_err() {
+            tracing::warn!(left = api.under_way.len(), "submissions without a client have not ended");
+        }
         api.celery.close().await;
         tracing::info!("stopped");
         served

@@ -8,9 +8,11 @@ use std::time::Duration;
 use celery_broker::Celery;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::auth::Tokens;
 use crate::config::{Config, Limits};
+use crate::depth::Depths;
 use crate::gate::{Gate, Pass};
 use crate::policy::Policy;
 use crate::problem::{Kind, Outcome, Problem};
@@ -37,6 +39,10 @@ pub struct Api {
     pub publishing: Gate,
     /// Open waits.
     pub waits: Gate,
+    /// Submissions that go on to their end even if their client has gone.
+    pub under_way: TaskTracker,
+    /// Lengths of queues.
+    pub depths: Depths,
     /// Cancelled when the server begins to stop.
     pub drain: CancellationToken,
     metrics: PrometheusHandle,
@@ -63,6 +69,8 @@ impl Api {
             origin,
             publishing: Gate::new(config.limits.in_flight),
             waits: Gate::new(config.limits.waits),
+            under_way: TaskTracker::new(),
+            depths: Depths::default(),
             drain: CancellationToken::new(),
             metrics,
         }

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use celery_broker::{BrokerError, BrokerErrorKind, PublishOptions, QueueSpec, WhenUnavailable};
 use celery_protocol::{QueueName, TaskId};
 
+use crate::dedupe;
+use crate::depth;
 use crate::dto::task::Warning;
 use crate::plan::Plan;
 use crate::problem::{Kind, Outcome, Problem};
@@ -16,27 +18,74 @@ use crate::state::Api;
 use crate::submission::{Record, Repeat, Stage};
 
 /// For one access to the record.
-const RECORD_TIMEOUT: Duration = Duration::from_secs(2);
+pub const RECORD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What became of a submission.
-#[derive(Debug)]
-pub enum Submitted {
-    /// A queue has it.
-    Accepted(Vec<Warning>),
-    /// A queue had it before; nothing was published.
-    Deduplicated(Box<Record>),
+/// Whether anybody else can know the id of a submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// It was made for this submission.
+    Fresh,
+    /// The client chose it, or may send it again.
+    Chosen,
 }
 
-/// Publishes a task under a new id that nobody knows yet.
+/// What became of a submission: a queue has it.
+#[derive(Debug)]
+pub struct Done {
+    /// The task; another one than was submitted, if that was a duplicate of it.
+    pub id: TaskId,
+    /// Its record.
+    pub record: Record,
+    /// A queue had it before; nothing was published.
+    pub deduplicated: bool,
+    /// Remarks.
+    pub warnings: Vec<Warning>,
+}
+
+impl Done {
+    fn published(id: &TaskId, record: Record, unrecorded: Option<&str>) -> Self {
+        let warnings = unrecorded.map(not_recorded).into_iter().collect();
+        Done { id: id.clone(), record, deduplicated: false, warnings }
+    }
+
+    /// The task was there before.
+    pub fn before(id: TaskId, record: Record) -> Self {
+        Done { id, record, deduplicated: true, warnings: Vec::new() }
+    }
+
+    /// With a remark.
+    #[must_use]
+    pub fn remarked(mut self, code: &'static str, detail: String) -> Self {
+        self.warnings.push(Warning { code, detail });
+        self
+    }
+}
+
+/// Submits a task, under all the conditions that it comes with.
+///
+/// # Errors
+/// Whatever keeps the broker from confirming it, or a condition that does not hold.
+pub async fn run(api: &Api, id: &TaskId, identity: Identity, plan: Plan) -> Result<Done, Problem> {
+    depth::check(api, &plan).await?;
+    match plan.unique.clone() {
+        Some(unique) => dedupe::run(api, id, plan, &unique).await,
+        None => place(api, id, identity, plan).await,
+    }
+}
+
+/// Submits a task without further conditions.
 ///
 /// # Errors
 /// Whatever keeps the broker from confirming it.
-pub async fn new_id(
-    api: &Api,
-    id: &TaskId,
-    plan: Plan,
-    fingerprint: impl FnOnce() -> String,
-) -> Result<Submitted, Problem> {
+pub async fn place(api: &Api, id: &TaskId, identity: Identity, plan: Plan) -> Result<Done, Problem> {
+    match identity {
+        Identity::Fresh => new_id(api, id, plan).await,
+        Identity::Chosen => chosen_id(api, id, plan).await,
+    }
+}
+
+/// Publishes a task under a new id that nobody knows yet.
+async fn new_id(api: &Api, id: &TaskId, plan: Plan) -> Result<Done, Problem> {
     let encoded = plan.record.encode();
     let recording = async {
         match api.celery.submissions() {
@@ -47,25 +96,16 @@ pub async fn new_id(
     // Polled in this order: the record's bytes are written first.
     let (recorded, published) = futures_util::future::join(recording, publish(api, id, &plan)).await;
     match published {
-        Ok(()) => Ok(Submitted::Accepted(recorded.err().as_deref().map(not_recorded).into_iter().collect())),
+        Ok(()) => Ok(Done::published(id, plan.record, recorded.err().as_deref())),
         Err(problem) => {
-            settle_failure(api, id, plan, &problem, fingerprint).await;
+            settle_failure(api, id, plan, &problem).await;
             Err(problem)
         }
     }
 }
 
 /// Publishes a task under an id of the client's choice, unless the same was done before.
-///
-/// # Errors
-/// `task-exists`, `submission-in-progress`, or whatever keeps the broker from confirming it.
-pub async fn chosen_id(
-    api: &Api,
-    id: &TaskId,
-    mut plan: Plan,
-    fingerprint: String,
-) -> Result<Submitted, Problem> {
-    plan.record.fingerprint.clone_from(&fingerprint);
+async fn chosen_id(api: &Api, id: &TaskId, mut plan: Plan) -> Result<Done, Problem> {
     let Some(index) = api.celery.submissions() else {
         return unchecked(api, id, plan, "the result backend keeps no records").await;
     };
@@ -77,8 +117,8 @@ pub async fn chosen_id(
     if let Some(earlier) = earlier.and_then(|bytes| Record::decode(&bytes)) {
         // A request that has been publishing for longer than any may is dead.
         let patience = plan.timeout + RECORD_TIMEOUT;
-        match earlier.repeat(&fingerprint, plan.record.at, patience) {
-            Repeat::Deduplicate => return Ok(Submitted::Deduplicated(Box::new(earlier))),
+        match earlier.repeat(&plan.record.fingerprint, plan.record.at, patience) {
+            Repeat::Deduplicate => return Ok(Done::before(id.clone(), earlier)),
             Repeat::Conflict => {
                 let detail = "a different task was submitted with this id; nothing was published now";
                 return Err(Problem::new(Kind::TaskExists, detail).outcome(Outcome::NotPublished).task(id));
@@ -98,35 +138,30 @@ pub async fn chosen_id(
         Ok(()) => {
             plan.record.stage = Stage::Accepted;
             let recorded = within(index.put(id, &plan.record.encode(), plan.keep)).await;
-            Ok(Submitted::Accepted(recorded.err().as_deref().map(not_recorded).into_iter().collect()))
+            Ok(Done::published(id, plan.record, recorded.err().as_deref()))
         }
         Err(problem) => {
-            settle_failure(api, id, plan, &problem, || fingerprint).await;
+            settle_failure(api, id, plan, &problem).await;
             Err(problem)
         }
     }
 }
 
 /// Publishes without the protection that a record gives, and says so.
-async fn unchecked(api: &Api, id: &TaskId, plan: Plan, reason: &str) -> Result<Submitted, Problem> {
+async fn unchecked(api: &Api, id: &TaskId, plan: Plan, reason: &str) -> Result<Done, Problem> {
     publish(api, id, &plan).await?;
     let detail = format!("whether this id was used before could not be checked: {reason}");
-    Ok(Submitted::Accepted(vec![Warning { code: "id-not-checked", detail }, not_recorded(reason)]))
+    let mut done = Done::published(id, plan.record, Some(reason));
+    done.warnings.insert(0, Warning { code: "id-not-checked", detail });
+    Ok(done)
 }
 
 /// After a failure the record must not say that the task is pending: it is removed if nothing was published, and marked
 /// if nobody knows.
-async fn settle_failure(
-    api: &Api,
-    id: &TaskId,
-    mut plan: Plan,
-    problem: &Problem,
-    fingerprint: impl FnOnce() -> String,
-) {
+async fn settle_failure(api: &Api, id: &TaskId, mut plan: Plan, problem: &Problem) {
     let Some(index) = api.celery.submissions() else { return };
     let settled = if problem.known_outcome() == Some(Outcome::Unknown) {
         plan.record.stage = Stage::Unknown;
-        plan.record.fingerprint = fingerprint();
         within(index.put(id, &plan.record.encode(), plan.keep)).await
     } else {
         within(index.remove(id)).await
@@ -187,7 +222,10 @@ fn outcome_label(err: &BrokerError) -> &'static str {
 }
 
 /// Bounds an access to the record, so that a frozen Redis cannot hold up what the broker has confirmed.
-async fn within<T>(
+///
+/// # Errors
+/// The reason in words.
+pub async fn within<T>(
     access: impl Future<Output = Result<T, celery_broker::BackendError>>,
 ) -> Result<T, String> {
     match tokio::time::timeout(RECORD_TIMEOUT, access).await {

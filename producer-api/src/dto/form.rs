@@ -25,12 +25,33 @@ impl<'a> Form<'a> {
     /// # Errors
     /// An `invalid-option` problem if it is something else.
     pub fn split(text: &'a str) -> Result<Self, Problem> {
+        Form::split_at(text, "")
+    }
+
+    /// As [`split`](Self::split), for an object that stands at the place `base` of the body.
+    ///
+    /// # Errors
+    /// An `invalid-option` problem if it is something else.
+    pub fn split_at(text: &'a str, base: impl Into<String>) -> Result<Self, Problem> {
+        let base = base.into();
         match serde_json::from_str::<Members<'a>>(text) {
-            Ok(Members(members)) => {
-                Ok(Form { members, base: String::new(), errors: Vec::new(), unknown: Vec::new() })
-            }
-            Err(err) => Err(Problem::field(Kind::InvalidOption, "", tidy(&err))),
+            Ok(Members(members)) => Ok(Form { members, base, errors: Vec::new(), unknown: Vec::new() }),
+            Err(err) => Err(Problem::field(Kind::InvalidOption, base, tidy(&err))),
         }
+    }
+
+    /// Adds the members of `defaults` that are not here.
+    pub fn fill(&mut self, defaults: &[(String, &'a RawValue)]) {
+        for (name, raw) in defaults {
+            if !self.members.iter().any(|(member, _)| member == name) {
+                self.members.push((name.clone(), raw));
+            }
+        }
+    }
+
+    /// The members that have not been asked for yet.
+    pub fn rest(&self) -> &[(String, &'a RawValue)] {
+        &self.members
     }
 
     /// Takes a member out; `null` counts as absent. A value of the wrong type is recorded and counts as absent too.
@@ -80,7 +101,8 @@ impl<'a> Form<'a> {
     /// `invalid-parameter`.
     pub fn task_id(&mut self) -> Result<Option<TaskId>, Problem> {
         let id = self.optional("task_id");
-        match self.errors.pop_if(|error| error.pointer == "/task_id") {
+        let place = format!("{}/task_id", self.base);
+        match self.errors.pop_if(|error| error.pointer == place) {
             Some(error) => Err(Problem::fields(Kind::InvalidParameter, vec![error])),
             None => Ok(id),
         }
@@ -108,13 +130,18 @@ impl<'a> Form<'a> {
 
     /// Records a mistake at the member `name`.
     pub fn refuse(&mut self, name: &str, detail: impl Into<String>) {
-        let pointer = format!("{}/{}", self.base, name.replace('~', "~0").replace('/', "~1"));
+        let pointer = self.place(name);
         self.errors.push(FieldError::new(pointer, detail));
+    }
+
+    /// The JSON pointer of a member.
+    pub fn place(&self, name: &str) -> String {
+        format!("{}/{}", self.base, escaped(name))
     }
 
     fn close(&mut self) {
         for (name, _) in std::mem::take(&mut self.members) {
-            let pointer = format!("{}/{}", self.base, name.replace('~', "~0").replace('/', "~1"));
+            let pointer = self.place(&name);
             self.unknown.push(FieldError::new(pointer, "is not a known member"));
         }
     }
@@ -133,13 +160,18 @@ impl<'a> Form<'a> {
     }
 }
 
+/// A key as a step of a JSON pointer.
+pub fn escaped(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
 /// The members of an object; none of anything else.
-pub(super) fn members(text: &str) -> Vec<(String, &RawValue)> {
+pub fn members(text: &str) -> Vec<(String, &RawValue)> {
     serde_json::from_str::<Members<'_>>(text).map(|Members(members)| members).unwrap_or_default()
 }
 
 /// serde_json's message without the position, which is relative to the member and would mislead.
-pub(super) fn tidy(err: &serde_json::Error) -> String {
+pub fn tidy(err: &serde_json::Error) -> String {
     let text = err.to_string();
     match text.rfind(" at line ") {
         Some(end) => text[..end].to_owned(),

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-use super::form::{self, Form, tidy};
+use super::form::{Form, tidy};
 use crate::problem::Problem;
 
 /// A task to submit. Only `task` is required; every member means what Celery's `apply_async` option of that name means.
@@ -104,11 +104,18 @@ pub struct SubmitTask {
     pub origin: Option<String>,
     /// How it is published.
     pub publish: Option<PublishOptions>,
+    /// Publish only if no task of the same key is pending or running.
+    pub dedupe: Option<Dedupe>,
+    /// Publish only if at most this many messages wait in the queue; else the answer is 503 `queue-limit`.
+    pub queue_limit: Option<u32>,
     /// Keep the arguments with the record of the submission, for `GET …?include=args`.
     pub store_args: Option<bool>,
     /// Notes of the caller's own, given back by `GET`; they are not sent to the worker.
     #[schema(value_type = Option<Object>)]
     pub meta: Map<String, Value>,
+    /// A digest of the members that say what to run.
+    #[schema(ignore)]
+    pub fingerprint: String,
 }
 
 /// A moment, from RFC 3339 with an offset.
@@ -150,14 +157,48 @@ pub struct PublishOptions {
     pub mandatory: Option<bool>,
 }
 
+/// Makes a task unique while it is pending or running.
+#[derive(Debug, Clone, PartialEq, ToSchema)]
+pub struct Dedupe {
+    /// What must be unique.
+    #[schema(min_length = 1, max_length = 255, example = "invoice-42")]
+    pub key: String,
+    /// Seconds after which the key is free again, whatever became of the task. Default: a day.
+    #[schema(minimum = 1, example = 3600)]
+    pub ttl: Option<f64>,
+    /// What to do when there is such a task. Default: `return_existing`.
+    pub on_conflict: Option<OnConflict>,
+}
+
+/// What to do when a task with the same dedupe key is pending or running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnConflict {
+    /// Answer with that task.
+    #[default]
+    ReturnExisting,
+    /// Answer with 409.
+    Reject,
+    /// Revoke that task and publish this one.
+    Replace,
+}
+
 impl SubmitTask {
     /// Reads a body.
     ///
     /// # Errors
     /// `invalid-option` or `unknown-field`, with every mistake in it.
     pub fn parse(text: &str) -> Result<Self, Problem> {
-        let mut form = Form::split(text)?;
+        SubmitTask::read(Form::split(text)?)
+    }
+
+    /// Reads the members of a form.
+    ///
+    /// # Errors
+    /// `invalid-option` or `unknown-field`, with every mistake in it.
+    pub fn read(mut form: Form<'_>) -> Result<Self, Problem> {
         let body = SubmitTask {
+            fingerprint: fingerprint(form.rest()),
             task: form.required("task").unwrap_or_default(),
             args: form.optional("args").unwrap_or_default(),
             kwargs: form.optional("kwargs").unwrap_or_default(),
@@ -194,6 +235,12 @@ impl SubmitTask {
                 confirm: inner.optional("confirm"),
                 mandatory: inner.optional("mandatory"),
             }),
+            dedupe: form.nested("dedupe", |inner| Dedupe {
+                key: inner.required("key").unwrap_or_default(),
+                ttl: inner.optional("ttl"),
+                on_conflict: inner.optional("on_conflict"),
+            }),
+            queue_limit: form.optional("queue_limit"),
             store_args: form.optional("store_args"),
             meta: form.optional("meta").map(|Exact(map)| map).unwrap_or_default(),
         };
@@ -202,11 +249,16 @@ impl SubmitTask {
     }
 }
 
-/// A digest of what a body asks for, without its id and without how it is to be published: two bodies with the same one
-/// are the same submission.
-pub fn fingerprint(text: &str) -> String {
-    let mut members = form::members(text);
-    members.retain(|(name, raw)| name != "task_id" && name != "publish" && raw.get() != "null");
+/// Members that say how to submit, not what.
+const MANNERS: [&str; 4] = ["task_id", "publish", "dedupe", "queue_limit"];
+
+/// A digest of what the members of a body ask for, without its id and without how it is to be published: two bodies with
+/// the same one are the same submission.
+pub fn fingerprint(members: &[(String, &RawValue)]) -> String {
+    let mut members: Vec<_> = members
+        .iter()
+        .filter(|(name, raw)| !MANNERS.contains(&name.as_str()) && raw.get() != "null")
+        .collect();
     members.sort_by(|(a, _), (b, _)| a.cmp(b));
     let mut digest = Sha256::new();
     for (name, raw) in members {
@@ -215,7 +267,16 @@ pub fn fingerprint(text: &str) -> String {
             digest.update(part);
         }
     }
-    digest.finalize().iter().fold(String::with_capacity(64), |text, byte| format!("{text}{byte:02x}"))
+    hex(&digest.finalize())
+}
+
+/// Bytes as hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 impl<'de> Deserialize<'de> for Moment {
@@ -346,6 +407,7 @@ mod tests {
 
     #[test]
     fn a_fingerprint_is_of_the_task_and_not_of_its_writing() {
+        let fingerprint = |text: &str| fingerprint(&super::super::form::members(text));
         let one = fingerprint(r#"{"task":"t","args":[1, 2],"task_id":"a"}"#);
         assert_eq!(
             one,

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use celery_broker::route::Target;
 use celery_protocol::content::Compression;
+use celery_protocol::message::Headers;
 use celery_protocol::{QueueName, TaskName, TimeLimits, WireTime};
 use serde_json::{Map, Value};
 
-use super::Context;
+use super::{Context, Unique};
+use crate::dto::form::escaped;
 use crate::dto::submit::{Expires, SubmitTask};
 use crate::policy::{self, Policy};
 use crate::problem::{FieldError, Kind, Problem};
@@ -18,37 +20,15 @@ const MAX_EXPIRATION_MS: u128 = u32::MAX as u128;
 const MAX_PUBLISH_TIMEOUT: f64 = 30.0;
 /// Bytes of `meta`, as JSON.
 const MAX_META: usize = 4096;
-/// Headers that have a member of the body of their own, or that the broker or Celery sets.
-const RESERVED: [&str; 27] = [
-    "lang",
-    "task",
-    "id",
-    "shadow",
-    "eta",
-    "expires",
-    "group",
-    "group_index",
-    "retries",
-    "timelimit",
-    "root_id",
-    "parent_id",
-    "argsrepr",
-    "kwargsrepr",
-    "origin",
-    "ignore_result",
-    "replaced_task_nesting",
-    "stamped_headers",
-    "stamps",
-    "compression",
-    "celery_beat_task",
-    "meth",
-    "reply_to",
-    "correlation_id",
-    "delivery_info",
-    "traceparent",
-    "tracestate",
-];
-
+/// The longest that a dedupe key is held, and how long it is when the submission does not say.
+const MAX_DEDUPE: Duration = Duration::from_secs(30 * 86_400);
+const DEDUPE: Duration = Duration::from_secs(86_400);
+/// Besides the headers of the protocol: those that have a member of the body of their own, and those that the broker,
+/// Celery or this server sets.
+const RESERVED: [&str; 7] =
+    ["celery_beat_task", "meth", "reply_to", "correlation_id", "delivery_info", "traceparent", "tracestate"];
+/// What the broker writes when it dead-letters.
+const DEATHS: [&str; 3] = ["x-death", "x-first-death", "x-last-death"];
 /// What the values mean, once all of them make sense.
 pub(super) struct Judged {
     pub(super) name: TaskName,
@@ -59,6 +39,7 @@ pub(super) struct Judged {
     /// For the broker's confirm.
     pub(super) timeout: Duration,
     pub(super) compression: Option<Compression>,
+    pub(super) unique: Option<Unique>,
 }
 
 /// Judges every member on its own and against the others.
@@ -81,6 +62,7 @@ pub(super) fn judge(task: &SubmitTask, context: &Context<'_>) -> Result<Judged, 
     let time_limits = time_limits(task, &mut faults);
     let timeout = publish_timeout(task, context.limits.publish, &mut faults);
     let compression = compression(task, &mut faults);
+    let unique = unique(task, &mut faults);
     check_texts(task, &mut faults);
     check_headers("headers", &task.headers, &mut faults);
     check_headers("stamps", &task.stamps, &mut faults);
@@ -88,7 +70,7 @@ pub(super) fn judge(task: &SubmitTask, context: &Context<'_>) -> Result<Judged, 
         faults.add("/meta", format!("is larger than {MAX_META} bytes"));
     }
     match (name, faults.finish()) {
-        (Ok(name), Ok(())) => Ok(Judged { name, target, times, time_limits, timeout, compression }),
+        (Ok(name), Ok(())) => Ok(Judged { name, target, times, time_limits, timeout, compression, unique }),
         (_, Err(problem)) => Err(problem),
         (Err(err), Ok(())) => Err(Problem::field(Kind::InvalidOption, "/task", err.to_string())),
     }
@@ -284,6 +266,28 @@ fn compression(task: &SubmitTask, faults: &mut Faults) -> Option<Compression> {
     }
 }
 
+/// How the task is to be the only one of its kind, if at all.
+fn unique(task: &SubmitTask, faults: &mut Faults) -> Option<Unique> {
+    let dedupe = task.dedupe.as_ref()?;
+    if dedupe.key.is_empty() {
+        faults.add("/dedupe/key", "is empty");
+    }
+    faults.short("/dedupe/key", &dedupe.key);
+    let ttl = match dedupe.ttl {
+        None => DEDUPE,
+        Some(seconds) => {
+            match duration(seconds).filter(|ttl| (Duration::from_secs(1)..=MAX_DEDUPE).contains(ttl)) {
+                Some(ttl) => ttl,
+                None => {
+                    faults.add("/dedupe/ttl", format!("must be from 1 to {} seconds", MAX_DEDUPE.as_secs()));
+                    DEDUPE
+                }
+            }
+        }
+    };
+    Some(Unique { key: dedupe.key.clone(), ttl, on_conflict: dedupe.on_conflict.unwrap_or_default() })
+}
+
 fn check_texts(task: &SubmitTask, faults: &mut Faults) {
     for (pointer, text) in
         [("/shadow", &task.shadow), ("/origin", &task.origin), ("/reply_to", &task.reply_to)]
@@ -306,16 +310,15 @@ fn check_texts(task: &SubmitTask, faults: &mut Faults) {
 
 fn check_headers(member: &str, headers: &Map<String, Value>, faults: &mut Faults) {
     for (key, value) in headers {
-        let pointer = format!("/{member}/{}", key.replace('~', "~0").replace('/', "~1"));
+        let pointer = format!("/{member}/{}", escaped(key));
         if key.is_empty() {
             faults.add(&*pointer, "a header needs a name");
         }
         faults.short(&pointer, key);
         if member == "headers"
-            && (RESERVED.contains(&key.as_str())
-                || key.starts_with("x-death")
-                || key.starts_with("x-first-death")
-                || key.starts_with("x-last-death"))
+            && (Headers::NAMES.contains(&key.as_str())
+                || RESERVED.contains(&key.as_str())
+                || DEATHS.iter().any(|death| key.starts_with(death)))
         {
             faults.add(&*pointer, "is reserved: it has a member of its own, or is set by the broker");
         }

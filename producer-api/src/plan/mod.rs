@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 
 use self::judge::Judged;
 use crate::config::Limits;
-use crate::dto::submit::{DeliveryMode, SubmitTask};
+use crate::dto::submit::{DeliveryMode, OnConflict, SubmitTask};
 use crate::policy::Policy;
 use crate::problem::{Kind, Outcome, Problem};
 use crate::submission::{Record, Stage};
@@ -56,6 +56,21 @@ pub struct Plan {
     pub record: Record,
     /// How long that is kept.
     pub keep: Duration,
+    /// Whether it is to be the only one of its kind.
+    pub unique: Option<Unique>,
+    /// How many messages may wait before it.
+    pub queue_limit: Option<u32>,
+}
+
+/// That a task is to be the only one of its kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unique {
+    /// What must be unique.
+    pub key: String,
+    /// For how long at most.
+    pub ttl: Duration,
+    /// What to do when it is not.
+    pub on_conflict: OnConflict,
 }
 
 impl Plan {
@@ -68,8 +83,19 @@ impl Plan {
     }
 }
 
+/// Ids that are addresses of their own below `/v1/tasks/`.
+const TAKEN_IDS: [&str; 2] = ["batch", "lookup"];
+
 fn build(task: SubmitTask, id: &TaskId, context: &Context<'_>) -> Result<Plan, Problem> {
-    let Judged { name, target, times, time_limits, timeout, compression } = judge::judge(&task, context)?;
+    if TAKEN_IDS.contains(&id.as_str()) {
+        return Err(Problem::field(
+            Kind::InvalidParameter,
+            "/task_id",
+            "is the name of an address of this API",
+        ));
+    }
+    let Judged { name, target, times, time_limits, timeout, compression, unique } =
+        judge::judge(&task, context)?;
     if !context.policy.allows_task(name.as_str()) {
         return Err(Problem::field(Kind::TaskForbidden, "/task", name.to_string()));
     }
@@ -87,7 +113,7 @@ fn build(task: SubmitTask, id: &TaskId, context: &Context<'_>) -> Result<Plan, P
     let record = Record {
         stage: Stage::Accepted,
         at: context.now.unix_seconds(),
-        fingerprint: String::new(),
+        fingerprint: task.fingerprint,
         task: name.to_string(),
         queue: destination.queue.as_ref().map(ToString::to_string),
         exchange: route.exchange.clone(),
@@ -156,7 +182,8 @@ fn build(task: SubmitTask, id: &TaskId, context: &Context<'_>) -> Result<Plan, P
             format!("the header table would take {size} bytes; the limit is {}", context.limits.headers);
         return Err(Problem::new(Kind::HeadersTooLarge, detail));
     }
-    Ok(Plan { route, message, timeout, record, keep: context.limits.submission + times.delay })
+    let keep = context.limits.submission + times.delay;
+    Ok(Plan { route, message, timeout, record, keep, unique, queue_limit: task.queue_limit })
 }
 
 /// The caller's headers and its trace context, at the top level, where OpenTelemetry's instrumentation of Celery looks.

@@ -19,6 +19,7 @@ const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 fn limits() -> Limits {
     Limits {
         body: 1 << 20,
+        batch: 8 << 20,
         body_timeout: Duration::from_secs(10),
         json_depth: 64,
         headers: 65_536,

@@ -5,7 +5,9 @@
 //! the document.
 #![expect(unused_qualifications, reason = "written by utoipa::path for every query extractor")]
 
+pub mod batch;
 pub mod health;
+pub mod ndjson;
 pub mod openapi;
 pub mod problems;
 pub mod results;
@@ -127,6 +129,8 @@ pub struct Groups {
 pub fn endpoints(groups: Groups) -> Vec<Endpoint> {
     let mut all = vec![
         Endpoint::new("/v1/tasks", Access::Token).post(tasks::submit),
+        Endpoint::new("/v1/tasks/batch", Access::Token).post(batch::submit),
+        Endpoint::new("/v1/call/{task}", Access::Token).post(tasks::call),
         Endpoint::new("/v1/tasks/{id}", Access::Token)
             .get(results::read)
             .put(tasks::submit_as)

@@ -7,7 +7,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{IntoResponses, Modify, OpenApi};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::{health, problems, results, tasks, walkthrough};
+use super::{batch, health, problems, results, tasks, walkthrough};
 use crate::problem::ProblemBody;
 
 /// The document. Which paths it has is compared with the table of routes by a test.
@@ -22,6 +22,8 @@ use crate::problem::ProblemBody;
     paths(
         tasks::submit,
         tasks::submit_as,
+        tasks::call,
+        batch::submit,
         results::read,
         results::result,
         results::forget,

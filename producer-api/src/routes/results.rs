@@ -280,7 +280,7 @@ pub async fn find(
     assume_pending: bool,
     limit: Option<Duration>,
 ) -> Result<Found, Problem> {
-    let (record, meta) = futures_util::future::try_join(record(api, id), state(api, id)).await?;
+    let (record, meta) = both(api, id).await?;
     let mut found = Found { record, meta };
     match (&found.record, &found.meta) {
         (None, None) if !assume_pending => {
@@ -306,7 +306,7 @@ pub async fn find(
 /// # Errors
 /// `result-backend-unavailable`.
 pub async fn known(api: &Api, id: &TaskId) -> Result<bool, Problem> {
-    let (record, meta) = futures_util::future::try_join(record(api, id), state(api, id)).await?;
+    let (record, meta) = both(api, id).await?;
     Ok(meta.is_some() || record.is_some_and(|record| record.stage != Stage::Forgotten))
 }
 
@@ -316,6 +316,14 @@ pub async fn known(api: &Api, id: &TaskId) -> Result<bool, Problem> {
 /// `result-backend-unavailable`.
 pub async fn state(api: &Api, id: &TaskId) -> Result<Option<ResultMeta>, Problem> {
     api.celery.backend().get(id).await.map_err(|err| Problem::from_backend(&err))
+}
+
+/// The record of a task and its state.
+///
+/// # Errors
+/// `result-backend-unavailable`.
+pub async fn both(api: &Api, id: &TaskId) -> Result<(Option<Record>, Option<ResultMeta>), Problem> {
+    futures_util::future::try_join(record(api, id), state(api, id)).await
 }
 
 async fn record(api: &Api, id: &TaskId) -> Result<Option<Record>, Problem> {
@@ -347,7 +355,8 @@ pub fn preference_applied(
     }
 }
 
-fn failure(id: &TaskId, meta: &ResultMeta) -> Problem {
+/// The problem that a failed task is answered with.
+pub fn failure(id: &TaskId, meta: &ResultMeta) -> Problem {
     let error = view::error(meta, false);
     let detail = match &error.r#type {
         Some(name) => format!("the task ended as {} with {name}", meta.status.as_str()),

@@ -5,7 +5,7 @@
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName};
-use actix_web::{HttpResponse, HttpResponseBuilder, web};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use celery_protocol::TaskId;
 use celery_protocol::result::TaskState;
 use serde::Deserialize;
@@ -16,11 +16,11 @@ use super::openapi::{ReadProblems, SubmitProblems};
 use super::results;
 use crate::dto::submit::SubmitTask;
 use crate::extract::{Admission, FormText, PathId};
-use crate::plan::{self, Plan};
 use crate::problem::{Kind, Problem, ProblemBody};
 use crate::state::Api;
 use crate::submission::{Record, Stage};
-use crate::submit;
+use crate::submit::Identity;
+use crate::submitter::Submitter;
 use crate::view;
 
 /// The task that every request queues.
@@ -61,8 +61,9 @@ pub async fn start(
     admission: Admission,
     api: web::Data<Api>,
     range: web::Query<Range>,
+    request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
-    queue(admission, &api, &range).await
+    queue(admission, api, &range, &request).await
 }
 
 /// The same for those who would not have a GET with an effect; the parameters may be in the body as a form.
@@ -84,6 +85,7 @@ pub async fn start_by_post(
     api: web::Data<Api>,
     range: web::Query<Range>,
     form: FormText,
+    request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
     let form = web::Query::<Range>::from_query(&form.0)
         .map_err(|err| Problem::new(Kind::InvalidParameter, err.to_string()))?
@@ -94,10 +96,15 @@ pub async fn start_by_post(
         stop: form.stop.or(range.stop),
         step: form.step.or(range.step),
     };
-    queue(admission, &api, &both).await
+    queue(admission, api, &both, &request).await
 }
 
-async fn queue(_admission: Admission, api: &Api, range: &Range) -> Result<HttpResponse, Problem> {
+async fn queue(
+    _admission: Admission,
+    api: web::Data<Api>,
+    range: &Range,
+    request: &HttpRequest,
+) -> Result<HttpResponse, Problem> {
     let Some(stop) = &range.stop else {
         return Ok(html(StatusCode::BAD_REQUEST, "Stop value not specified!"));
     };
@@ -112,17 +119,9 @@ async fn queue(_admission: Admission, api: &Api, range: &Range) -> Result<HttpRe
     }
     let body = json!({ "task": TASK, "args": args }).to_string();
     let id: TaskId = uuid::Uuid::new_v4().into();
-    let context = plan::Context {
-        now: crate::clock::now(),
-        origin: &api.origin,
-        router: api.celery.router(),
-        policy: &api.policy,
-        limits: &api.limits,
-        trace: None,
-        raw_priority: false,
-    };
-    let plan = Plan::make(SubmitTask::parse(&body)?, &id, &context)?;
-    submit::new_id(api, &id, plan, || crate::dto::submit::fingerprint(&body)).await?;
+    let submitter = Submitter::new(api, request);
+    let plan = submitter.plan(SubmitTask::parse(&body)?, &id)?;
+    submitter.publish(id.clone(), Identity::Fresh, plan).await?;
     Ok(json_like_flask(&json!({ "job_id": id })))
 }
 

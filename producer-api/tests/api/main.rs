@@ -3,6 +3,8 @@
 
 mod app;
 mod bad_input;
+mod batch;
+mod idempotency;
 mod openapi;
 mod pressure;
 mod program;
