@@ -5,7 +5,7 @@ SCRIPTS := broker/testkit/scripts
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help deps venv web build demo servers test interop conformance bench check fmt clippy doc clean
+.PHONY: help deps venv web build demo servers test interop conformance bench check fmt clippy doc manifests clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,11 +32,14 @@ servers: deps ## start a private RabbitMQ and Redis, print their addresses, stay
 	@cargo run -q -p celery-testkit --example servers
 
 test: web ## run all tests, against real servers, real Python peers and a real browser (T=name: only those)
-	@$(SCRIPTS)/deps.sh browser
+	@$(SCRIPTS)/deps.sh browser manifests
+	@$(SCRIPTS)/manifests.sh tools
 	cargo build --workspace --bins
 	@$(SCRIPTS)/test.sh $(if $(T),--workspace $(T))
 
 interop: web ## only the end-to-end tests against Python Celery and Flower
+	@$(SCRIPTS)/deps.sh manifests
+	@$(SCRIPTS)/manifests.sh tools
 	cargo build --workspace --bins
 	@$(SCRIPTS)/test.sh --package celery-testkit --test e2e
 
@@ -47,7 +50,7 @@ bench: deps ## how fast the worker drains a queue, beside a bare lapin loop (ARG
 	cargo build --release -p celery-worker --bins
 	cargo bench -p celery-testkit --bench drain -- $(ARGS)
 
-check: fmt clippy doc ## formatting, lints and documentation, without a warning
+check: fmt clippy doc manifests ## formatting, lints, documentation and manifests, without a warning
 
 fmt: ## formatting
 	cargo fmt --all --check
@@ -57,6 +60,10 @@ clippy: web ## lints
 
 doc: web ## documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+manifests: ## manifests: kustomize, strict schemas, alert rules, Dockerfile, systemd units
+	@$(SCRIPTS)/deps.sh manifests
+	@$(SCRIPTS)/manifests.sh check
 
 clean: ## remove what was built; .venv and node_modules too
 	cargo clean

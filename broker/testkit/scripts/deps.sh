@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Installs what is missing, and only that: Debian packages by apt-get.
 #
-#   deps.sh [base] [demo] [bench] [browser]
+#   deps.sh [base] [demo] [bench] [browser] [manifests]
 #
-# base: build and test; demo: also curl; bench: also wrk; browser: also Chromium.
+# base: build and test; demo: also curl; bench: also wrk; browser: also Chromium; manifests: also what judges them.
 # The servers' own services are not started: the project runs private instances on free ports.
 set -euo pipefail
 
@@ -44,6 +44,12 @@ for part in "${@:-base}"; do
         demo) base; command -v curl >/dev/null || need curl ;;
         bench) base; command -v wrk >/dev/null || need wrk ;;
         browser) base; command -v chromium >/dev/null || command -v google-chrome >/dev/null || need chromium ;;
+        manifests)
+            base
+            command -v promtool >/dev/null || need prometheus
+            command -v systemd-analyze >/dev/null || need systemd
+            command -v curl >/dev/null || need curl
+            ;;
         *) say "unknown part: $part" >&2; exit 2 ;;
     esac
 done
