@@ -37,16 +37,65 @@ pub(crate) enum Input {
 pub(crate) async fn run(shared: Arc<Shared>, mut inputs: mpsc::Receiver<Input>, stop: CancellationToken) {
     let mut beat = tokio::time::interval(BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut gaps = Gaps::new(clock::now());
     loop {
         tokio::select! {
             // In a flood of events the beat must not starve, so it is asked for first.
             biased;
             () = stop.cancelled() => return,
-            _ = beat.tick() => look_after(&shared, clock::now()),
+            _ = beat.tick() => {
+                let now = clock::now();
+                if let Some(seconds) = gaps.beat(now) {
+                    tracing::warn!(seconds, "nothing was taken in for a while: events may have been lost");
+                    shared.state_mut().note_stalled(seconds);
+                }
+                look_after(&shared, now);
+            }
             input = inputs.recv() => match input {
-                Some(input) => take(&shared, input).await,
+                Some(input) => {
+                    if let Input::Link(link) = &input
+                        && let Some(seconds) = gaps.link(*link, clock::now())
+                    {
+                        shared.state_mut().note_disconnected(seconds);
+                    }
+                    take(&shared, input).await;
+                }
                 None => return,
             },
+        }
+    }
+}
+
+/// Finds the times in which nothing could come in.
+#[derive(Debug)]
+struct Gaps {
+    beat: UnixTime,
+    /// When the connection was lost. Before the first one nothing was missed: nobody had listened yet.
+    lost: Option<UnixTime>,
+}
+
+impl Gaps {
+    /// A beat that comes so many seconds late is a stall.
+    const LATE: f64 = 5.0;
+
+    fn new(now: UnixTime) -> Gaps {
+        Gaps { beat: now, lost: None }
+    }
+
+    /// The seconds of a stall that ends with this beat.
+    fn beat(&mut self, now: UnixTime) -> Option<f64> {
+        let passed = now.since(std::mem::replace(&mut self.beat, now));
+        (passed > Gaps::LATE).then_some(passed)
+    }
+
+    /// The seconds for which there was no connection, when one is made.
+    fn link(&mut self, link: Link, now: UnixTime) -> Option<f64> {
+        match link {
+            Link::Lost => {
+                self.lost.get_or_insert(now);
+                None
+            }
+            Link::Connected => self.lost.take().map(|lost| now.since(lost).max(0.0)),
         }
     }
 }
@@ -86,4 +135,20 @@ fn look_after(shared: &Shared, now: UnixTime) {
     let version = state.version();
     drop(state);
     shared.send_beat(version);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_are_measured_from_loss_to_return() {
+        let at = |seconds| UnixTime::EPOCH.plus(seconds);
+        let mut gaps = Gaps::new(at(0.0));
+        assert_eq!(gaps.link(Link::Connected, at(1.0)), None, "the first connection ends no gap");
+        assert_eq!(gaps.link(Link::Lost, at(10.0)), None);
+        assert_eq!(gaps.link(Link::Lost, at(12.0)), None);
+        assert_eq!(gaps.link(Link::Connected, at(25.0)), Some(15.0));
+        assert_eq!((gaps.beat(at(1.0)), gaps.beat(at(61.0)), gaps.beat(at(61.3))), (None, Some(60.0), None));
+    }
 }

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use celery_broker::config::{CLIENT_SETTINGS, Kind, Layered, Setting, Sources};
 use clap::{Arg, Command};
 
+use crate::access::{Control, Users};
 use crate::guard::Hosts;
 use crate::monitor::MonitorOptions;
 use crate::startup::ServeOptions;
@@ -21,7 +22,7 @@ pub const OWN_SETTINGS: &[Setting] = &[
         kind: Kind::Text,
         default: Some("127.0.0.1"),
         secret: false,
-        doc: "Where to listen. Other machines can reach it only with `--insecure-no-auth`: whoever can, sees everything.",
+        doc: "Where to listen. Other machines can reach it only with `--basic-auth`, or with `--insecure-no-auth`.",
     },
     Setting {
         name: "port",
@@ -49,6 +50,33 @@ pub const OWN_SETTINGS: &[Setting] = &[
         default: Some("false"),
         secret: false,
         doc: "Listen where other machines can reach it, though nobody is asked who they are.",
+    },
+    Setting {
+        name: "basic_auth",
+        flag: "basic-auth",
+        env: "FLOWER_BASIC_AUTH",
+        kind: Kind::List,
+        default: None,
+        secret: true,
+        doc: "Who may come in: `user:password`, several with commas between. They may also control workers and tasks.",
+    },
+    Setting {
+        name: "unauthenticated_api",
+        flag: "unauthenticated-api",
+        env: "FLOWER_UNAUTHENTICATED_API",
+        kind: Kind::Bool,
+        default: Some("false"),
+        secret: false,
+        doc: "Let whoever reaches the monitor control workers and tasks, though nobody is asked who they are.",
+    },
+    Setting {
+        name: "read_only",
+        flag: "read-only",
+        env: "FLOWER_READ_ONLY",
+        kind: Kind::Bool,
+        default: Some("false"),
+        secret: false,
+        doc: "Control nothing, whoever asks. Without `basic_auth` and `unauthenticated_api` that is so anyway.",
     },
     Setting {
         name: "allowed_hosts",
@@ -209,6 +237,12 @@ impl Config {
             values.integer(name).and_then(|value| usize::try_from(value).ok()).unwrap_or(otherwise)
         };
         let usual = Limits::default();
+        let users = Users::parse(&values.list("basic_auth"))?;
+        let control = match (values.boolean("read_only"), values.boolean("unauthenticated_api")) {
+            (true, _) => Control::ReadOnly,
+            (false, false) if users.is_empty() => Control::NeedsAuthentication,
+            (false, _) => Control::On,
+        };
         let monitor = MonitorOptions {
             limits: Limits {
                 max_tasks: number("max_tasks", usual.max_tasks),
@@ -219,6 +253,7 @@ impl Config {
             enable_events: values.boolean("enable_events"),
             purge_offline_workers: values.duration("purge_offline_workers"),
             max_streams: number("max_streams", MonitorOptions::default().max_streams),
+            control,
         };
         let address = address(&values)?;
         let serve = ServeOptions {
@@ -229,6 +264,7 @@ impl Config {
             } else {
                 Hosts::Any
             },
+            users,
         };
         Ok(Config {
             serve,
@@ -249,10 +285,12 @@ fn address(values: &Layered) -> Result<SocketAddr, String> {
             format!("address (FLOWER_ADDRESS, --address): `{text}` is not an IP address, such as 127.0.0.1")
         })?,
     };
-    if !ip.is_loopback() && !values.boolean("insecure_no_auth") {
+    let asked = !values.list("basic_auth").is_empty() || values.boolean("insecure_no_auth");
+    if !ip.is_loopback() && !asked {
         return Err(format!(
             "address (FLOWER_ADDRESS, --address): {ip} can be reached from other machines, and nobody is asked who they \
-             are: listen on 127.0.0.1 and put a proxy with authentication in front, or say --insecure-no-auth"
+             are: say who may come in with --basic-auth user:password, listen on 127.0.0.1 and put a proxy with \
+             authentication in front, or say --insecure-no-auth"
         ));
     }
     let port = values.integer("port").and_then(|port| u16::try_from(port).ok()).unwrap_or(5_555);
@@ -290,6 +328,20 @@ mod tests {
         let open = load(&[("FLOWER_ADDRESS", "::"), ("FLOWER_INSECURE_NO_AUTH", "1")]).expect("somebody did");
         assert!(open.serve.hosts.allow(Some("monitor.example")));
         assert!(load(&[("FLOWER_ADDRESS", "nowhere")]).is_err_and(|error| error.contains("nowhere")));
+    }
+
+    #[test]
+    fn control_is_for_those_who_were_asked_who_they_are() {
+        let control = |env: &[(&str, &str)]| load(env).map(|config| config.monitor.control);
+        assert_eq!(control(&[]), Ok(Control::NeedsAuthentication));
+        assert_eq!(control(&[("FLOWER_BASIC_AUTH", "user:canary")]), Ok(Control::On));
+        assert_eq!(control(&[("FLOWER_UNAUTHENTICATED_API", "true")]), Ok(Control::On));
+        let both = [("FLOWER_BASIC_AUTH", "user:canary"), ("FLOWER_READ_ONLY", "1")];
+        assert_eq!(control(&both), Ok(Control::ReadOnly));
+        let config =
+            load(&[("FLOWER_BASIC_AUTH", "user:canary"), ("FLOWER_ADDRESS", "0.0.0.0")]).expect("asked");
+        assert!(!format!("{config:?}").contains("canary"));
+        assert!(!config.serve.users.is_empty());
     }
 
     #[test]

@@ -10,18 +10,25 @@
 //! * [`collector`]: the one task that writes the state; [`monitor`]: the handle by which everyone reads it.
 //! * `source`: where events come from; [`config`]: the program's settings.
 //! * [`live`]: what live clients are told.
-//! * [`routes`]: what is served; [`assets`]: the built pages; [`guard`]: which hosts are answered for.
+//! * [`inspect`]: what workers answer when they are asked; [`queues`]: how deep their queues are.
+//! * [`routes`]: what is served; [`assets`]: the built pages; [`guard`]: which hosts are answered for; [`access`]: who
+//!   may come in and change something.
+//! * [`flower`]: Flower's own HTTP API; [`metrics`]: its numbers for Prometheus, and celery-exporter's.
 //! * [`startup`]: puts a monitor together.
 
+pub mod access;
 pub mod assets;
 pub mod clock;
 pub mod collector;
 pub mod config;
 pub mod error;
+pub mod flower;
 pub mod guard;
+pub mod inspect;
 pub mod live;
 pub mod metrics;
 pub mod monitor;
+pub mod queues;
 pub mod routes;
 mod source;
 pub mod startup;

@@ -10,8 +10,11 @@ use celery_broker::Celery;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::access::Control;
 use crate::clock;
+use crate::inspect::Answers;
 use crate::live::Link;
+use crate::queues::{Queues, Snapshot};
 use crate::state::{ClusterState, Limits};
 
 /// What a monitor does and how much it remembers.
@@ -25,6 +28,8 @@ pub struct MonitorOptions {
     pub purge_offline_workers: Option<std::time::Duration>,
     /// How many live streams may be open at a time. Default: 512.
     pub max_streams: usize,
+    /// Whether workers and tasks may be controlled. Default: no.
+    pub control: Control,
 }
 
 impl Default for MonitorOptions {
@@ -34,6 +39,7 @@ impl Default for MonitorOptions {
             enable_events: true,
             purge_offline_workers: None,
             max_streams: 512,
+            control: Control::default(),
         }
     }
 }
@@ -53,6 +59,8 @@ pub(crate) struct Shared {
     /// Sent four times a second: the version to write up to.
     beat: watch::Sender<u64>,
     streams: AtomicUsize,
+    pub(crate) answers: Answers,
+    pub(crate) queues: Queues,
     celery: Option<Celery>,
     stop: CancellationToken,
     pub(crate) options: MonitorOptions,
@@ -68,6 +76,10 @@ impl Monitor {
         &self.shared
     }
 
+    pub(crate) fn shared_arc(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
     /// The client whose result backend knows more of a task than events tell.
     pub(crate) fn celery(&self) -> Option<&Celery> {
         self.shared.celery.as_ref()
@@ -79,13 +91,36 @@ impl Monitor {
 
     /// The state, to read. Not to be held across an `await`.
     pub fn state(&self) -> RwLockReadGuard<'_, ClusterState> {
-        self.shared.state.read().unwrap_or_else(PoisonError::into_inner)
+        self.shared.state()
     }
 
     /// Whether events can come in.
     #[must_use]
     pub fn link(&self) -> Link {
         if self.shared.connected.load(Ordering::Relaxed) { Link::Connected } else { Link::Lost }
+    }
+
+    /// Whether workers and tasks may be controlled.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.shared.options.control
+    }
+
+    /// What workers answered when they were asked.
+    #[must_use]
+    pub fn answers(&self) -> &Answers {
+        &self.shared.answers
+    }
+
+    /// How deep queues are.
+    #[must_use]
+    pub fn queues(&self) -> &Queues {
+        &self.shared.queues
+    }
+
+    /// Looks at the queues now.
+    pub(crate) async fn look_at_queues(&self, celery: &Celery) {
+        self.shared.look_at_queues(celery).await;
     }
 
     /// Cancelled when the monitor ends.
@@ -121,10 +156,22 @@ impl Shared {
             connected: AtomicBool::new(false),
             beat,
             streams: AtomicUsize::new(0),
+            answers: Answers::default(),
+            queues: Queues::default(),
             celery,
             stop,
             options,
         }
+    }
+
+    /// The state, to read. Not to be held across an `await`.
+    pub(crate) fn state(&self) -> RwLockReadGuard<'_, ClusterState> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) async fn look_at_queues(&self, celery: &Celery) {
+        let judge = || Snapshot::of(&self.state(), clock::now());
+        self.queues.look(celery, &self.answers, judge).await;
     }
 
     /// The state, to change: for the collector alone.

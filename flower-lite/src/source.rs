@@ -1,6 +1,8 @@
 //! Where events come from: the broker's event exchange, for as long as the monitor runs.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use celery_broker::control::Destination;
 use celery_broker::event::{EventsOptions, Received, Receiver};
@@ -10,8 +12,10 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
 use crate::collector::Input;
 use crate::live::Link;
+use crate::monitor::Shared;
 
 /// How many messages are taken in at a time.
 const AT_ONCE: usize = 500;
@@ -19,6 +23,16 @@ const AT_ONCE: usize = 500;
 const MESSAGE_TTL: Duration = Duration::from_secs(60);
 /// How often workers are told to send events of their tasks; Flower's.
 const ENABLE_EVENTS: Duration = Duration::from_secs(5);
+/// How often it is looked whether a worker has appeared.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often all workers are asked.
+const ASK: Duration = Duration::from_secs(60);
+/// The same, while one of them has not answered yet.
+const ASK_SOON: Duration = Duration::from_secs(5);
+/// How long the answers of a worker are kept that is gone.
+const KEEP_ANSWERS: Duration = Duration::from_secs(3_600);
+/// How often queues are looked at.
+const LOOK_AT_QUEUES: Duration = Duration::from_secs(5);
 
 /// Begins to listen.
 ///
@@ -67,6 +81,52 @@ pub(crate) async fn keep_events_on(celery: Celery, stop: CancellationToken) {
         }
         if celery.health().connected {
             tell(&celery, &Command::EnableEvents).await;
+        }
+    }
+}
+
+/// Keeps what workers answer up to date: asks when one is heard of that has not answered yet, and once a minute.
+pub(crate) async fn keep_asking(shared: Arc<Shared>, celery: Celery, stop: CancellationToken) {
+    let mut again = tokio::time::interval(LOOK);
+    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut asked: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = again.tick() => {}
+        }
+        let online: BTreeSet<String> = shared
+            .state()
+            .workers()
+            .into_iter()
+            .filter(|worker| worker.is_online())
+            .map(|worker| worker.name().to_string())
+            .collect();
+        let passed = asked.map(|at| at.elapsed());
+        let unasked = online.iter().any(|worker| !shared.answers.knows(worker));
+        // A worker that never answers must not have everybody asked all the time.
+        let due = passed.is_none_or(|passed| passed >= ASK || unasked && passed >= ASK_SOON);
+        if due && !online.is_empty() && celery.health().connected {
+            asked = Some(Instant::now());
+            if let Err(error) = shared.answers.refresh(&celery, None).await {
+                tracing::debug!(%error, "workers could not be asked");
+            }
+            shared.answers.forget(&online, clock::now().seconds() - KEEP_ANSWERS.as_secs_f64());
+        }
+    }
+}
+
+/// Keeps the numbers of queues up to date.
+pub(crate) async fn keep_looking_at_queues(shared: Arc<Shared>, celery: Celery, stop: CancellationToken) {
+    let mut again = tokio::time::interval(LOOK_AT_QUEUES);
+    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = again.tick() => {}
+        }
+        if celery.health().connected {
+            shared.look_at_queues(&celery).await;
         }
     }
 }

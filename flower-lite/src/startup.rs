@@ -14,6 +14,7 @@ use celery_protocol::event::Event;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::{self, Users};
 use crate::collector::{self, Input};
 use crate::config::Config;
 use crate::guard::{self, Hosts};
@@ -39,8 +40,10 @@ impl Monitor {
         let (monitor, inputs, stop) = collecting(options, Some(celery.clone()));
         spawn(source::run(receiver, celery.clone(), inputs, stop.clone()));
         if enable_events {
-            spawn(source::keep_events_on(celery.clone(), stop));
+            spawn(source::keep_events_on(celery.clone(), stop.clone()));
         }
+        spawn(source::keep_asking(monitor.shared_arc(), celery.clone(), stop.clone()));
+        spawn(source::keep_looking_at_queues(monitor.shared_arc(), celery.clone(), stop));
         Ok(monitor)
     }
 
@@ -126,6 +129,8 @@ pub struct ServeOptions {
     pub prefix: String,
     /// Which hosts to answer for.
     pub hosts: Hosts,
+    /// Who may come in.
+    pub users: Users,
 }
 
 /// A monitor that is served.
@@ -140,12 +145,15 @@ impl Application {
     /// # Errors
     /// When the address can't be listened on.
     pub fn build(monitor: Monitor, options: ServeOptions) -> io::Result<Application> {
-        let ServeOptions { address, prefix, hosts } = options;
+        let ServeOptions { address, prefix, hosts, users } = options;
         let listener = TcpListener::bind(address)?;
         let address = listener.local_addr()?;
         let server = HttpServer::new(move || {
             App::new()
                 .app_data(Data::new(hosts.clone()))
+                .app_data(Data::new(users.clone()))
+                // The last one is asked first: whoever calls for another host is not even asked who they are.
+                .wrap(from_fn(access::only_users))
                 .wrap(from_fn(guard::only_own_hosts))
                 .service(routes::scope(monitor.clone(), &prefix))
         })

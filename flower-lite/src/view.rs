@@ -57,6 +57,12 @@ struct Events {
     dropped: u64,
     undecodable: u64,
     duplicates: u64,
+    /// Events that must have been lost on the way, at the least.
+    lost: u64,
+    /// Seconds without the broker.
+    disconnected: f64,
+    /// Seconds in which nothing was taken in.
+    stalled: f64,
     lag: Option<f64>,
 }
 
@@ -64,6 +70,8 @@ struct Events {
 struct TaskTotals {
     total: usize,
     by_state: BTreeMap<String, usize>,
+    /// Tasks whose worker fell silent while it ran them.
+    orphaned: usize,
     evicted: u64,
 }
 
@@ -165,6 +173,8 @@ pub struct Task {
     timestamp: f64,
     clock: u64,
     ready: bool,
+    /// Its worker fell silent while it ran.
+    orphaned: bool,
 }
 
 /// A task with its whole story.
@@ -276,9 +286,17 @@ impl Overview {
                 dropped: totals.dropped,
                 undecodable: totals.undecodable,
                 duplicates: totals.duplicates,
+                lost: state.missed(),
+                disconnected: totals.disconnected,
+                stalled: totals.stalled,
                 lag: totals.lag,
             },
-            tasks: TaskTotals { total: state.tasks().len(), by_state, evicted: state.tasks().evicted() },
+            tasks: TaskTotals {
+                total: state.tasks().len(),
+                by_state,
+                orphaned: state.tasks().orphaned(),
+                evicted: state.tasks().evicted(),
+            },
             workers: WorkerTotals { online: workers.online, offline: workers.offline },
             rates: Rates { per_second: rates.ended, failures_per_second: rates.failed },
             series: state.series().since(since, now).map(Point::of).collect(),
@@ -385,6 +403,7 @@ impl Task {
             timestamp: task.timestamp().seconds(),
             clock: task.clock(),
             ready: state.is_ready(),
+            orphaned: task.is_orphaned(),
         }
     }
 }

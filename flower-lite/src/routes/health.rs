@@ -1,11 +1,13 @@
 //! What machines ask: is it alive, is it ready, what are its numbers.
 
+use std::collections::BTreeMap;
+
 use actix_web::HttpResponse;
 use actix_web::web::Data;
 
 use crate::clock;
 use crate::live::Link;
-use crate::metrics;
+use crate::metrics::{self, Surroundings};
 use crate::monitor::Monitor;
 
 /// `GET /healthcheck`: Flower's; `OK` while it serves.
@@ -28,6 +30,18 @@ pub async fn readyz(monitor: Data<Monitor>) -> HttpResponse {
 
 /// `GET /metrics`: for Prometheus.
 pub async fn metrics(monitor: Data<Monitor>) -> HttpResponse {
-    let text = metrics::render(&monitor.state(), monitor.link(), monitor.open_streams(), clock::now());
+    let mut concurrency = BTreeMap::new();
+    for reader in monitor.answers().readers().into_values().flatten() {
+        concurrency.insert(reader.worker, reader.processes);
+    }
+    let around = Surroundings {
+        link: monitor.link(),
+        streams: monitor.open_streams(),
+        queues: monitor.queues().all(),
+        concurrency,
+        history: None,
+        now: clock::now(),
+    };
+    let text = metrics::render(&monitor.state(), &around);
     HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text)
 }

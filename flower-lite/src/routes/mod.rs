@@ -13,6 +13,7 @@ use actix_web::web;
 use actix_web::{HttpResponse, Scope};
 
 use crate::error::Problem;
+use crate::flower;
 use crate::monitor::Monitor;
 
 /// What the pages may load: their own files, and nothing from elsewhere; nobody may frame them.
@@ -42,6 +43,7 @@ pub fn scope(monitor: Monitor, prefix: &str) -> Scope {
         // Not compressed: a compressor would hold events back.
         .route("/api/v2/stream", web::get().to(live::stream))
         .service(api())
+        .service(flower::workers_table())
         .service(resource("/healthcheck", web::get().to(health::healthcheck)))
         .service(resource("/livez", web::get().to(health::livez)))
         .service(resource("/readyz", web::get().to(health::readyz)))
@@ -53,7 +55,9 @@ pub fn scope(monitor: Monitor, prefix: &str) -> Scope {
 }
 
 fn api() -> impl actix_web::dev::HttpServiceFactory {
-    web::scope("/api")
+    flower::services()
+        .into_iter()
+        .fold(web::scope("/api"), Scope::service)
         .service(resource("/v2/overview", web::get().to(overview::overview)))
         .service(resource("/v2/workers", web::get().to(workers::list)))
         .service(resource("/v2/workers/{name:.+}", web::get().to(workers::one)))

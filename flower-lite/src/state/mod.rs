@@ -10,6 +10,7 @@
 pub mod counts;
 pub mod key;
 pub mod mark;
+pub mod memory;
 pub mod names;
 pub mod observe;
 pub mod query;
@@ -18,14 +19,16 @@ pub mod task;
 pub mod tasks;
 pub mod text;
 pub mod time;
+pub mod timings;
 pub mod worker;
 pub mod workers;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use celery_protocol::event::Event;
 
-use counts::EventCounts;
+use counts::{EventCounts, Failure, FailureCounts, QueuesOfTasks};
 use key::TaskKey;
 
 use mark::{Kind, Mark};
@@ -35,8 +38,12 @@ use series::{Series, Tally};
 use task::{Taken, Task};
 use tasks::{Room, Tasks};
 use time::UnixTime;
+use timings::Timings;
 use worker::Worker;
 use workers::Workers;
+
+/// The worker under whose name the events of all clients are counted.
+pub const CLIENT: &str = "client";
 
 /// How much a monitor remembers, and how much of each text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +84,13 @@ pub struct ClusterState {
     workers: Workers,
     series: Series,
     counts: EventCounts,
+    failures: FailureCounts,
+    queues: QueuesOfTasks,
+    timings: Timings,
     totals: Totals,
+    /// Tasks whose end came without their start.
+    startless: HashSet<TaskKey>,
+    unsaved: memory::Unsaved,
 }
 
 /// What was counted since the start.
@@ -91,6 +104,14 @@ pub struct Totals {
     pub undecodable: u64,
     /// Events that came in again.
     pub duplicates: u64,
+    /// Tasks forgotten whose end came without their start: an event of theirs was lost on the way.
+    pub missed: u64,
+    /// How often the connection to the broker was lost.
+    pub disconnections: u64,
+    /// Seconds without a connection to the broker, in which events passed unseen.
+    pub disconnected: f64,
+    /// Seconds in which this process did not run, or was too slow to take events in.
+    pub stalled: f64,
     /// Seconds that the newest event was on its way, as far as clocks can tell.
     pub lag: Option<f64>,
 }
@@ -139,6 +160,11 @@ impl ClusterState {
             workers: Workers::new(limits.max_workers),
             series: Series::new(now),
             counts: EventCounts::default(),
+            failures: FailureCounts::default(),
+            queues: QueuesOfTasks::default(),
+            timings: Timings::default(),
+            startless: HashSet::new(),
+            unsaved: memory::Unsaved::default(),
             totals: Totals::default(),
         }
     }
@@ -168,6 +194,19 @@ impl ClusterState {
         self.version += 1;
     }
 
+    /// Notes that events could not come in for so many seconds.
+    pub fn note_disconnected(&mut self, seconds: f64) {
+        self.totals.disconnections += 1;
+        self.totals.disconnected += seconds;
+        self.version += 1;
+    }
+
+    /// Notes that nothing was taken in for so many seconds.
+    pub fn note_stalled(&mut self, seconds: f64) {
+        self.totals.stalled += seconds;
+        self.version += 1;
+    }
+
     /// Judges which workers still live. To be called about as often as anyone wants to know.
     pub fn tick(&mut self, now: UnixTime) {
         let next = self.version + 1;
@@ -175,6 +214,10 @@ impl ClusterState {
             if worker.judge(now) {
                 worker.touch(next);
                 self.version = next;
+                let orphaned = !worker.is_online();
+                for id in worker.running() {
+                    self.tasks.orphan(id.as_str(), orphaned, next);
+                }
             }
         }
     }
@@ -183,6 +226,11 @@ impl ClusterState {
     pub fn forget_silent_since(&mut self, limit: UnixTime) -> usize {
         let forgotten = self.workers.forget_silent_since(limit);
         if forgotten > 0 {
+            let workers = &self.workers;
+            let keep = |name: &str| workers.get(name).is_some() || name == CLIENT || name == counts::OTHER;
+            self.counts.retain(keep);
+            self.timings.retain(keep);
+            self.failures.retain(keep);
             self.version += 1;
             self.oldest_version = self.version;
         }
@@ -213,22 +261,74 @@ impl ClusterState {
             if new {
                 worker.count(kind);
             }
-            worker.judge(received);
+            let turned = worker.judge(received);
             worker.touch(version);
+            if turned {
+                self.settle_orphans(&origin, version);
+            }
         }
         if !new {
             return Change::Known;
         }
+        self.time(&id, kind, &origin);
         self.move_running(&id, recorded.ran_on, version);
         let evicted = self.make_room();
         Change::Task { id, version, evicted }
     }
 
+    /// Takes the times of a task that has just come into a new state, and notes whether its start was missed.
+    fn time(&mut self, id: &TaskKey, kind: Kind, worker: &Arc<str>) {
+        if !matches!(kind, Kind::Started | Kind::Succeeded | Kind::Failed) {
+            return;
+        }
+        let Some(task) = self.tasks.get(id.as_str()) else { return };
+        let name = task.name().cloned().unwrap_or_else(|| self.names.share(""));
+        let started = task.when(Kind::Started);
+        let runtime = task.success().and_then(|success| success.runtime);
+        match kind {
+            Kind::Started => {
+                self.startless.remove(id);
+                let waits = task.call().is_some_and(|call| call.eta.is_some());
+                if let (Some(received), Some(started), false) = (task.when(Kind::Received), started, waits) {
+                    self.timings.waited(worker, &name, started.since(received).max(0.0));
+                }
+            }
+            _ => {
+                if started.is_some() {
+                    self.timings.ended(worker, &name);
+                }
+                if let (Kind::Succeeded, Some(runtime)) = (kind, runtime) {
+                    self.timings.ran(worker, &name, runtime.max(0.0));
+                    if started.is_none() && self.should_know_start(task.timestamp(), runtime, worker) {
+                        self.startless.insert(id.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a task that ran until `end` began when events of its worker had long been coming in.
+    fn should_know_start(&self, end: UnixTime, runtime: f64, worker: &str) -> bool {
+        const SETTLED: f64 = 10.0;
+        let Some(worker) = self.workers.get(worker) else { return false };
+        let begun = end.plus(worker.drift() - runtime);
+        begun.since(self.started_at) > SETTLED && begun.since(worker.first_seen()) > SETTLED
+    }
+
     fn count(&mut self, id: &TaskKey, kind: Kind, origin: &Arc<str>) {
         let task = self.tasks.get(id.as_str());
-        let task = task.and_then(Task::name).cloned().unwrap_or_else(|| self.names.share(""));
-        let worker = if kind == Kind::Sent { self.names.share("client") } else { origin.clone() };
-        self.counts.count(counts::Key { worker, kind, task });
+        let name = task.and_then(Task::name).cloned().unwrap_or_else(|| self.names.share(""));
+        if let (Kind::Failed, Some(task)) = (kind, task) {
+            let exception = task.trouble().and_then(|trouble| trouble.exception.as_deref());
+            self.failures.count(origin, &name, exception.unwrap_or_default());
+        }
+        if let (Kind::Sent, Some((sent, _))) = (kind, task.and_then(Task::sent))
+            && let Some(queue) = &sent.queue
+        {
+            self.queues.note(&name, queue);
+        }
+        let worker = if kind == Kind::Sent { self.names.share(CLIENT) } else { origin.clone() };
+        self.counts.count(counts::Key { worker, kind, task: name });
     }
 
     fn hear(&mut self, name: &Arc<str>, sent: worker::Instant, news: &News, received: UnixTime) -> Change {
@@ -241,8 +341,11 @@ impl ClusterState {
                 worker.tells(facts, sent);
             }
         }
-        worker.judge(received);
+        let turned = worker.judge(received);
         worker.touch(self.version);
+        if turned {
+            self.settle_orphans(name, self.version);
+        }
         Change::Worker { name: name.clone(), version: self.version }
     }
 
@@ -253,6 +356,9 @@ impl ClusterState {
         if before == after {
             return;
         }
+        let silent =
+            after.as_ref().and_then(|name| self.workers.get(name)).is_some_and(|worker| !worker.is_online());
+        self.tasks.orphan(id.as_str(), silent, version);
         if let Some(worker) = before.and_then(|name| self.workers.get_mut(&name)) {
             worker.runs_no_more(id);
             worker.touch(version);
@@ -263,6 +369,15 @@ impl ClusterState {
         }
     }
 
+    /// Marks the tasks that a worker runs as orphaned if it has fallen silent, and as its own again if it is back.
+    fn settle_orphans(&mut self, worker: &str, version: u64) {
+        let Some(worker) = self.workers.get(worker) else { return };
+        let orphaned = !worker.is_online();
+        for id in worker.running() {
+            self.tasks.orphan(id.as_str(), orphaned, version);
+        }
+    }
+
     fn make_room(&mut self) -> Vec<TaskKey> {
         let room = Room { tasks: self.limits.max_tasks.max(1), bytes: self.limits.max_bytes };
         let mut evicted = Vec::new();
@@ -270,7 +385,9 @@ impl ClusterState {
             if let Some(worker) = task.worker().and_then(|name| self.workers.get_mut(name)) {
                 worker.runs_no_more(task.id());
             }
+            self.totals.missed += u64::from(self.startless.remove(task.id()));
             evicted.push(task.id().clone());
+            self.unsaved.evicts(task);
         }
         evicted
     }
@@ -332,6 +449,30 @@ impl ClusterState {
     #[must_use]
     pub fn event_counts(&self) -> &EventCounts {
         &self.counts
+    }
+
+    /// How many tasks failed with which exception at which worker, in no order.
+    pub fn failures(&self) -> impl Iterator<Item = (&Failure, u64)> {
+        self.failures.iter()
+    }
+
+    /// The queue that tasks of this name were last sent to, as far as clients told; else Celery's default one.
+    #[must_use]
+    pub fn queue_of(&self, task: &str) -> &str {
+        self.queues.of(task)
+    }
+
+    /// How long tasks ran and waited, by worker and name.
+    #[must_use]
+    pub fn timings(&self) -> &Timings {
+        &self.timings
+    }
+
+    /// How many tasks ended of which the start was never told, though it should have been: so many events were lost, at
+    /// the least.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.totals.missed + self.startless.len() as u64
     }
 
     /// What was counted since the start.

@@ -33,7 +33,11 @@ pub struct Task {
     marks: Vec<Mark>,
     /// How many marks were dropped for want of room.
     forgotten: u32,
+    /// What the marks cost, in bytes.
+    marks_weight: usize,
     standing: Standing,
+    /// Its worker fell silent while it ran.
+    orphaned: bool,
 }
 
 /// What the timeline amounts to.
@@ -57,14 +61,27 @@ impl Task {
     /// A task of which nothing is known yet.
     #[must_use]
     pub fn new(id: TaskKey, serial: Serial) -> Task {
-        Task { id, serial, version: 0, marks: Vec::new(), forgotten: 0, standing: Standing::nothing() }
+        let standing = Standing::nothing();
+        Task {
+            id,
+            serial,
+            version: 0,
+            marks: Vec::new(),
+            forgotten: 0,
+            marks_weight: 0,
+            standing,
+            orphaned: false,
+        }
     }
 
     /// Puts `mark` in its place and derives everything else anew.
     pub fn record(&mut self, mark: Mark, version: u64) -> Taken {
         match self.marks.binary_search_by(|known| known.order(&mark)) {
             Ok(_) => return Taken::Known,
-            Err(place) => self.marks.insert(place, mark),
+            Err(place) => {
+                self.marks_weight += mark.weight();
+                self.marks.insert(place, mark);
+            }
         }
         self.version = version;
         if self.marks.len() > MAX_MARKS {
@@ -79,8 +96,24 @@ impl Task {
         let call = self.call_index();
         let spare = (0..self.marks.len())
             .find(|&index| Some(index) != call && self.marks[index].what.kind() != Kind::Sent);
-        self.marks.remove(spare.unwrap_or(0));
+        let forgotten = self.marks.remove(spare.unwrap_or(0));
+        self.marks_weight = self.marks_weight.saturating_sub(forgotten.weight());
         self.forgotten += 1;
+    }
+
+    /// Notes whether its worker fell silent while it ran. Gives whether that is news.
+    pub fn orphan(&mut self, orphaned: bool, version: u64) -> bool {
+        let news = self.orphaned != orphaned;
+        if news {
+            self.orphaned = orphaned;
+            self.version = version;
+        }
+        news
+    }
+
+    /// Notes that so many of its marks were dropped before.
+    pub fn forgot(&mut self, marks: u32) {
+        self.forgotten += marks;
     }
 
     /// Its id.
@@ -123,6 +156,13 @@ impl Task {
     #[must_use]
     pub fn is_running(&self) -> bool {
         matches!(self.standing.state, TaskState::Started | TaskState::Custom(_)) && self.worker().is_some()
+    }
+
+    /// Whether its worker fell silent while it ran. What will become of it is not known: with late acknowledgement the
+    /// broker gives it to another worker, else it is gone.
+    #[must_use]
+    pub fn is_orphaned(&self) -> bool {
+        self.orphaned
     }
 
     /// Its events, oldest first.
@@ -229,12 +269,9 @@ impl Task {
     /// What it costs to keep this task, in bytes; an estimate that counts every text.
     #[must_use]
     pub fn weight(&self) -> usize {
-        // An entry in four indexes, in the map of ids and in the queue of recent changes.
-        const INDEXED: usize = 6 * 40;
-        size_of::<Task>()
-            + INDEXED
-            + self.id.as_str().len()
-            + self.marks.iter().map(Mark::weight).sum::<usize>()
+        // An entry in five indexes, in the map of ids and in the queue of recent changes.
+        const INDEXED: usize = 7 * 40;
+        size_of::<Task>() + INDEXED + self.id.as_str().len() + self.marks_weight
     }
 }
 

@@ -26,6 +26,7 @@ pub struct Tasks {
     changes: VecDeque<(u64, Serial)>,
     weight: usize,
     evicted: u64,
+    orphaned: usize,
     places: Places,
     children: HashMap<TaskKey, BTreeSet<Serial>>,
 }
@@ -34,6 +35,7 @@ pub struct Tasks {
 #[derive(Debug, Default)]
 struct Places {
     all: BTreeSet<Place>,
+    by_change: BTreeSet<Place>,
     by_state: HashMap<TaskState, BTreeSet<Place>>,
     by_name: HashMap<Arc<str>, BTreeSet<Place>>,
     by_worker: HashMap<Arc<str>, BTreeSet<Place>>,
@@ -75,19 +77,40 @@ impl Tasks {
         }
         self.weight = self.weight.saturating_sub(weight) + task.weight();
         let after = Keys::of(task);
-        if before.as_ref() != Some(&after) {
-            if let Some(before) = before {
-                self.places.remove(&before, serial);
-                unlink(&mut self.children, before.parent.as_ref(), serial);
-            }
+        let parent = before.as_ref().and_then(|before| before.parent.as_ref());
+        if parent != after.parent.as_ref() {
+            unlink(&mut self.children, parent, serial);
             if let Some(parent) = &after.parent {
                 self.children.entry(parent.clone()).or_default().insert(serial);
             }
-            self.places.insert(after, serial);
         }
+        self.places.update(before.as_ref(), &after, serial);
         self.changes.push_back((version, serial));
         self.drop_stale_changes();
         Recorded { taken: Taken::New, ran_on }
+    }
+
+    /// Notes whether the worker of the task `id` fell silent while it ran. Gives whether that is news.
+    pub fn orphan(&mut self, id: &str, orphaned: bool, version: u64) -> bool {
+        let Some(&serial) = self.ids.get(id) else { return false };
+        let Some(task) = self.tasks.get_mut(&serial) else { return false };
+        let listed = task.version() == version;
+        if !task.orphan(orphaned, version) {
+            return false;
+        }
+        self.orphaned = if orphaned { self.orphaned + 1 } else { self.orphaned.saturating_sub(1) };
+        if !listed {
+            self.changes.push_back((version, serial));
+            self.drop_stale_changes();
+        }
+        true
+    }
+
+    /// Notes that marks of the task `id` were dropped before this process knew it.
+    pub(super) fn forgot(&mut self, id: &str, marks: u32) {
+        if let Some(task) = self.ids.get(id).and_then(|serial| self.tasks.get_mut(serial)) {
+            task.forgot(marks);
+        }
     }
 
     fn add(&mut self, id: TaskKey) -> Serial {
@@ -116,6 +139,7 @@ impl Tasks {
         let task = self.tasks.remove(&serial)?;
         let keys = Keys::of(&task);
         self.places.remove(&keys, serial);
+        self.orphaned = self.orphaned.saturating_sub(usize::from(task.is_orphaned()));
         unlink(&mut self.children, keys.parent.as_ref(), serial);
         self.ids.remove(task.id());
         self.weight = self.weight.saturating_sub(task.weight());
@@ -191,6 +215,17 @@ impl Tasks {
         self.tasks.get(&place.1)
     }
 
+    /// How many tasks were running when their worker fell silent.
+    #[must_use]
+    pub fn orphaned(&self) -> usize {
+        self.orphaned
+    }
+
+    /// Every task, by the time it came into its state, newest first.
+    pub fn by_change(&self) -> impl Iterator<Item = &Task> {
+        self.places.by_change.iter().rev().filter_map(|&place| self.at(place))
+    }
+
     /// Every task, by time.
     #[must_use]
     pub fn all(&self) -> &BTreeSet<Place> {
@@ -220,6 +255,7 @@ impl Tasks {
 #[derive(Debug, PartialEq)]
 struct Keys {
     listed_at: UnixTime,
+    changed_at: UnixTime,
     state: TaskState,
     name: Option<Arc<str>>,
     worker: Option<Arc<str>>,
@@ -231,6 +267,7 @@ impl Keys {
         let call = task.call();
         Keys {
             listed_at: task.listed_at(),
+            changed_at: task.timestamp(),
             state: task.state().clone(),
             name: call.and_then(|call| call.name.clone()),
             worker: task.worker().cloned(),
@@ -240,24 +277,64 @@ impl Keys {
 }
 
 impl Places {
-    fn insert(&mut self, keys: Keys, serial: Serial) {
+    /// Moves a task from where it was to where it belongs; what hasn't changed stays where it is.
+    fn update(&mut self, before: Option<&Keys>, after: &Keys, serial: Serial) {
+        let Some(before) = before else { return self.insert(after, serial) };
+        let (old, new) = ((before.listed_at, serial), (after.listed_at, serial));
+        if before.changed_at != after.changed_at {
+            self.by_change.remove(&(before.changed_at, serial));
+            self.by_change.insert((after.changed_at, serial));
+        }
+        if old != new {
+            self.all.remove(&old);
+            self.all.insert(new);
+        }
+        if old != new || before.state != after.state {
+            take_out(&mut self.by_state, Some(&before.state), &old);
+            put_in(&mut self.by_state, Some(&after.state), new);
+        }
+        if old != new || before.name != after.name {
+            take_out(&mut self.by_name, before.name.as_ref(), &old);
+            put_in(&mut self.by_name, after.name.as_ref(), new);
+        }
+        if old != new || before.worker != after.worker {
+            take_out(&mut self.by_worker, before.worker.as_ref(), &old);
+            put_in(&mut self.by_worker, after.worker.as_ref(), new);
+        }
+    }
+
+    fn insert(&mut self, keys: &Keys, serial: Serial) {
         let place = (keys.listed_at, serial);
         self.all.insert(place);
-        self.by_state.entry(keys.state).or_default().insert(place);
-        if let Some(name) = keys.name {
-            self.by_name.entry(name).or_default().insert(place);
-        }
-        if let Some(worker) = keys.worker {
-            self.by_worker.entry(worker).or_default().insert(place);
-        }
+        self.by_change.insert((keys.changed_at, serial));
+        put_in(&mut self.by_state, Some(&keys.state), place);
+        put_in(&mut self.by_name, keys.name.as_ref(), place);
+        put_in(&mut self.by_worker, keys.worker.as_ref(), place);
     }
 
     fn remove(&mut self, keys: &Keys, serial: Serial) {
         let place = (keys.listed_at, serial);
         self.all.remove(&place);
+        self.by_change.remove(&(keys.changed_at, serial));
         take_out(&mut self.by_state, Some(&keys.state), &place);
         take_out(&mut self.by_name, keys.name.as_ref(), &place);
         take_out(&mut self.by_worker, keys.worker.as_ref(), &place);
+    }
+}
+
+fn put_in<K: Clone + std::hash::Hash + Eq, V: Ord>(
+    sets: &mut HashMap<K, BTreeSet<V>>,
+    key: Option<&K>,
+    value: V,
+) {
+    let Some(key) = key else { return };
+    match sets.get_mut(key) {
+        Some(set) => {
+            set.insert(value);
+        }
+        None => {
+            sets.insert(key.clone(), BTreeSet::from([value]));
+        }
     }
 }
 

@@ -39,6 +39,7 @@ pub struct Worker {
     /// The least drift lately: what is due to its clock and not to the way.
     least_drift: f64,
     counts: BTreeMap<Kind, u64>,
+    heartbeats: u64,
     running: BTreeSet<TaskKey>,
 }
 
@@ -82,6 +83,7 @@ impl Worker {
             drift: 0.0,
             least_drift: f64::INFINITY,
             counts: BTreeMap::new(),
+            heartbeats: 0,
             running: BTreeSet::new(),
         }
     }
@@ -102,7 +104,14 @@ impl Worker {
 
     /// What it tells about itself with a heartbeat.
     pub fn tells(&mut self, facts: &Facts, sent: Instant) {
+        self.heartbeats += 1;
         self.facts.offer(facts, sent);
+    }
+
+    /// It was known to an earlier process.
+    pub fn restore(&mut self, last_heartbeat: UnixTime, facts: &Facts) {
+        self.last_heartbeat = last_heartbeat;
+        self.facts.offer(facts, (UnixTime::EPOCH, 0));
     }
 
     /// It said goodbye.
@@ -201,6 +210,12 @@ impl Worker {
     #[must_use]
     pub fn counted(&self, kind: Kind) -> u64 {
         self.counts.get(&kind).copied().unwrap_or(0)
+    }
+
+    /// How many heartbeats it sent, those in which it came online included.
+    #[must_use]
+    pub fn heartbeats(&self) -> u64 {
+        self.heartbeats
     }
 
     /// The tasks it runs.

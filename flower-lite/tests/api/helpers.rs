@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use celery_testkit::wait;
+use flower_lite::access::Users;
 use flower_lite::guard::Hosts;
 use flower_lite::startup::{Application, Feed, ServeOptions};
 use flower_lite::{Monitor, MonitorOptions};
@@ -66,7 +67,8 @@ impl TestMonitor {
 /// Serves `monitor`; gives its address, and what ends it when dropped.
 pub(crate) fn serve(monitor: Monitor, prefix: &str) -> (String, oneshot::Sender<()>) {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let options = ServeOptions { address, prefix: prefix.to_owned(), hosts: Hosts::Loopback(Vec::new()) };
+    let (prefix_of, hosts) = (prefix.to_owned(), Hosts::Loopback(Vec::new()));
+    let options = ServeOptions { address, prefix: prefix_of, hosts, users: Users::default() };
     let application = Application::build(monitor, options).expect("a free port");
     let base = format!("http://{}{prefix}", application.address());
     let (stop, stopped) = oneshot::channel::<()>();

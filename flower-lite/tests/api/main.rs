@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "a test that can't go on ends")]
 
+mod flower;
 mod helpers;
 mod json;
 mod pages;

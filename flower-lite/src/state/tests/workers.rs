@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{at, event, state, task};
+use super::{at, event, seen, state, task};
 
 #[test]
 fn a_worker_lives_for_twice_its_interval() {
@@ -111,4 +111,46 @@ fn silent_workers_can_be_forgotten_and_clients_are_told_to_start_over() {
     assert!(state.worker("a").is_none() && state.worker("b").is_some());
     assert!(known < state.oldest_version());
     assert_eq!(state.forget_silent_since(at(30.0)), 0);
+}
+
+#[test]
+fn the_running_task_of_a_silent_worker_is_orphaned_until_it_is_back() {
+    let mut state = state();
+    let beat = json!({ "freq": 2.0, "active": 1 });
+    state.apply(&event("worker-heartbeat", "a@1", 0.0, beat.clone()), at(0.0));
+    state.apply(&task("received", "one", "a@1", 0.5, json!({ "name": "demo.add" })), at(0.5));
+    state.apply(&task("started", "one", "a@1", 0.6, json!({})), at(0.6));
+    state.tick(at(3.0));
+    assert_eq!(seen(&state, "one")["orphaned"], false);
+    let before = state.version();
+    state.tick(at(12.0));
+    assert_eq!((&seen(&state, "one")["orphaned"], state.tasks().orphaned()), (&json!(true), 1));
+    assert_eq!(seen(&state, "one")["state"], "STARTED", "Celery knows no such state");
+    let told: Vec<&str> = state.tasks().changed_since(before).map(|task| task.id().as_str()).collect();
+    assert_eq!(told, ["one"], "streams tell of it, once");
+
+    state.apply(&event("worker-heartbeat", "a@1", 13.0, beat), at(13.0));
+    assert_eq!((&seen(&state, "one")["orphaned"], state.tasks().orphaned()), (&json!(false), 0));
+    state.tick(at(30.0));
+    state.apply(&task("succeeded", "one", "a@1", 5.0, json!({ "result": "1", "runtime": 4.4 })), at(30.5));
+    assert_eq!(
+        (&seen(&state, "one")["orphaned"], state.tasks().orphaned()),
+        (&json!(false), 0),
+        "it is known how it ended"
+    );
+}
+
+#[test]
+fn an_end_without_its_start_tells_of_a_loss() {
+    let mut state = state();
+    state.apply(&event("worker-heartbeat", "a@1", 0.0, json!({ "freq": 2.0 })), at(0.0));
+    let end = |id: &str, seconds: f64| {
+        task("succeeded", id, "a@1", seconds, json!({ "result": "1", "runtime": 1.0 }))
+    };
+    state.apply(&end("early", 5.0), at(5.0));
+    assert_eq!(state.missed(), 0, "it may have begun before anybody listened");
+    state.apply(&end("late", 60.0), at(60.0));
+    assert_eq!(state.missed(), 1);
+    state.apply(&task("started", "late", "a@1", 59.0, json!({})), at(61.0));
+    assert_eq!(state.missed(), 0, "it was only late");
 }

@@ -1,0 +1,262 @@
+//! Controlling workers and tasks as Flower's API does. Each action is logged, with who was asked and what came of it.
+
+use std::time::Duration;
+
+use actix_web::web::{Bytes, Data, Path};
+use actix_web::{HttpRequest, HttpResponse};
+use celery_broker::Celery;
+use celery_broker::control::Destination;
+use celery_protocol::control::{Command, NewQueue};
+use serde_json::{Value, json};
+
+use super::answer::Refused;
+use super::lists::JSON;
+use super::parameters::Parameters;
+use crate::access;
+use crate::monitor::Monitor;
+
+/// How long a worker may take to answer; Celery's.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The client to control with, if this request may.
+pub(super) fn permitted<'a>(monitor: &'a Monitor, request: &HttpRequest) -> Result<&'a Celery, Refused> {
+    if let Some(refusal) = monitor.control().refusal() {
+        return Err(Refused::forbidden(refusal));
+    }
+    if access::is_from_elsewhere(request) {
+        return Err(Refused::forbidden("Cross-site request forbidden"));
+    }
+    monitor.celery().ok_or_else(|| Refused::unavailable(&"this monitor has no broker"))
+}
+
+pub(super) fn message(text: impl Into<String>) -> HttpResponse {
+    HttpResponse::Ok().content_type(JSON).json(json!({ "message": text.into() }))
+}
+
+fn require_worker(monitor: &Monitor, worker: &str) -> Result<(), Refused> {
+    let known = monitor.answers().knows(worker) || monitor.state().worker(worker).is_some();
+    if known { Ok(()) } else { Err(Refused::unknown("worker", worker)) }
+}
+
+pub(super) fn require_task(monitor: &Monitor, task: &str) -> Result<(), Refused> {
+    let known = monitor.answers().registers(task) || monitor.state().tasks().named(task).is_some();
+    if known { Ok(()) } else { Err(Refused::unknown("task", task)) }
+}
+
+/// What a worker said to a command: `Ok` with its words if it did it.
+async fn ask(celery: &Celery, worker: &str, command: &Command) -> Result<Result<String, String>, Refused> {
+    tracing::info!(worker, ?command, "control");
+    let to = Destination::Nodes(vec![worker.to_owned()]);
+    let replies = celery.control().call(command, to, PATIENCE).await?;
+    let reply = replies.into_iter().find(|reply| reply.node == worker).map(|reply| reply.value);
+    let outcome = match &reply {
+        None => Err("Unknown reason".to_owned()),
+        Some(value) => match (value.get("ok"), value.get("error")) {
+            (Some(ok), _) => Ok(words(ok)),
+            (None, Some(error)) => Err(words(error)),
+            (None, None) => Err("Unknown reason".to_owned()),
+        },
+    };
+    if let Err(reason) = &outcome {
+        tracing::warn!(worker, ?command, reason, "a worker did not do as it was told");
+    }
+    Ok(outcome)
+}
+
+fn words(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// `POST /api/worker/shutdown/{name}`.
+pub(super) async fn shutdown(
+    monitor: Data<Monitor>,
+    worker: Path<String>,
+    request: HttpRequest,
+) -> Result<HttpResponse, Refused> {
+    let celery = permitted(&monitor, &request)?;
+    require_worker(&monitor, &worker)?;
+    tracing::info!(worker = &**worker, "shutdown");
+    celery.control().cast(&Command::Shutdown, Destination::Nodes(vec![worker.to_string()])).await?;
+    Ok(message("Shutting down!"))
+}
+
+/// `POST /api/worker/pool/restart/{name}`.
+pub(super) async fn restart(
+    monitor: Data<Monitor>,
+    worker: Path<String>,
+    request: HttpRequest,
+) -> Result<HttpResponse, Refused> {
+    let celery = permitted(&monitor, &request)?;
+    require_worker(&monitor, &worker)?;
+    match ask(celery, &worker, &Command::PoolRestart).await? {
+        Ok(_) => Ok(message(format!("Restarting '{worker}' worker's pool"))),
+        Err(reason) => Err(Refused::forbidden(format!("Failed to restart the '{worker}' pool: {reason}"))),
+    }
+}
+
+/// `POST /api/worker/pool/grow/{name}?n=`.
+pub(super) async fn grow(
+    monitor: Data<Monitor>,
+    worker: Path<String>,
+    request: HttpRequest,
+    body: Bytes,
+) -> Result<HttpResponse, Refused> {
+    resize(&monitor, &worker, &request, &body, ("Growing", "grow"), |n| Command::PoolGrow { n }).await
+}
+
+/// `POST /api/worker/pool/shrink/{name}?n=`.
+pub(super) async fn shrink(
+    monitor: Data<Monitor>,
+    worker: Path<String>,
+    request: HttpRequest,
+    body: Bytes,
+) -> Result<HttpResponse, Refused> {
+    resize(&monitor, &worker, &request, &body, ("Shrinking", "shrink"), |n| Command::PoolShrink { n }).await
+}
+
+async fn resize(
+    monitor: &Monitor,
+    worker: &str,
+    request: &HttpRequest,
+    body: &[u8],
+    (doing, to_do): (&str, &str),
+    command: impl Fn(u32) -> Command,
+) -> Result<HttpResponse, Refused> {
+    let celery = permitted(monitor, request)?;
+    require_worker(monitor, worker)?;
+    let n = count(&Parameters::read(request, body)?, "n")?.unwrap_or(1);
+    match ask(celery, worker, &command(n)).await? {
+        Ok(_) => Ok(message(format!("{doing} '{worker}' worker's pool by {n}"))),
+        Err(reason) => {
+            Err(Refused::forbidden(format!("Failed to {to_do} '{worker}' worker's pool: {reason}")))
+        }
+    }
+}
+
+fn count(parameters: &Parameters, name: &str) -> Result<Option<u32>, Refused> {
+    let number = parameters.integer(name)?;
+    let small = |number: i64| {
+        u32::try_from(number)
+            .map_err(|_| Refused::bad(format!("{name} must be a number from 0 to {}", u32::MAX)))
+    };
+    number.map(small).transpose()
+}
+
+/// `POST /api/worker/pool/autoscale/{name}?min=&max=`.
+pub(super) async fn autoscale(
+    monitor: Data<Monitor>,
+    worker: Path<String>,
+    request: HttpRequest,
+    body: Bytes,
+) -> Result<HttpResponse, Refused> {
+    let celery = permitted(&monitor, &request)?;
+    require_worker(&monitor, &worker)?;
+    let parameters = Parameters::read(&request, &body)?;
+    parameters.required("min")?;
+    parameters.required("max")?;
+    let (min, max) = (count(&parameters, "min")?, count(&parameters, "max")?);
+    match ask(celery, &worker, &Command::Autoscale { max, min }).await? {
+        Ok(_) => {
+            let (min, max) = (min.unwrap_or(0), max.unwrap_or(0));
+            Ok(message(format!("Autoscaling '{worker}' worker (min={min}, max={max})")))
+        }
+        Err(reason) => Err(Refused::forbidden(format!("Failed to autoscale '{worker}' worker: {reason}"))),
+    }
+}
+
+/// `POST /api/worker/queue/add-consumer/{name}?queue=`.
+pub(super) async fn add_consumer(
+    monitor: Data<Monitor>,
+    worker: Path<String>,
+    request: HttpRequest,
+    body: Bytes,
+) -> Result<HttpResponse, Refused> {
+    let celery = permitted(&monitor, &request)?;
+    require_worker(&monitor, &worker)?;
+    let parameters = Parameters::read(&request, &body)?;
+    let queue = parameters.required("queue")?.to_owned();
+    let new = NewQueue { queue, exchange: None, exchange_type: "direct".into(), routing_key: None };
+    let name = new.queue.clone();
+    match ask(celery, &worker, &Command::AddConsumer(new)).await? {
+        Ok(said) => Ok(message(said)),
+        Err(reason) => {
+            Err(Refused::forbidden(format!("Failed to add '{name}' consumer to '{worker}' worker: {reason}")))
+        }
+    }
+}
+
+/// `POST /api/worker/queue/cancel-consumer/{name}?queue=`.
+pub(super) async fn cancel_consumer(
+    monitor: Data<Monitor>,
+    worker: Path<String>,
+    request: HttpRequest,
+    body: Bytes,
+) -> Result<HttpResponse, Refused> {
+    let celery = permitted(&monitor, &request)?;
+    require_worker(&monitor, &worker)?;
+    let parameters = Parameters::read(&request, &body)?;
+    let queue = parameters.required("queue")?.to_owned();
+    match ask(celery, &worker, &Command::CancelConsumer { queue: queue.clone() }).await? {
+        Ok(said) => Ok(message(said)),
+        Err(reason) => Err(Refused::forbidden(format!(
+            "Failed to cancel '{queue}' consumer from '{worker}' worker: {reason}"
+        ))),
+    }
+}
+
+/// `POST /api/task/revoke/{id}?terminate=&signal=`.
+pub(super) async fn revoke(
+    monitor: Data<Monitor>,
+    id: Path<String>,
+    request: HttpRequest,
+    body: Bytes,
+) -> Result<HttpResponse, Refused> {
+    let celery = permitted(&monitor, &request)?;
+    let parameters = Parameters::read(&request, &body)?;
+    let terminate = parameters.flag("terminate")?;
+    let signal = parameters.text("signal").unwrap_or("SIGTERM").to_owned();
+    tracing::info!(task = &**id, terminate, signal, "revoke");
+    let command = Command::Revoke { ids: vec![id.to_string()], terminate, signal: Some(signal) };
+    celery.control().cast(&command, Destination::All).await?;
+    Ok(message(format!("Revoked '{id}'")))
+}
+
+/// `POST /api/task/timeout/{name}` with `workername`, `soft`, `hard`.
+pub(super) async fn timeout(
+    monitor: Data<Monitor>,
+    task: Path<String>,
+    request: HttpRequest,
+    body: Bytes,
+) -> Result<HttpResponse, Refused> {
+    let celery = permitted(&monitor, &request)?;
+    let parameters = Parameters::read(&request, &body)?;
+    let worker = parameters.required("workername")?;
+    let (hard, soft) = (parameters.float("hard")?, parameters.float("soft")?);
+    require_task(&monitor, &task)?;
+    require_worker(&monitor, worker)?;
+    let command = Command::TimeLimit { task_name: task.to_string(), hard, soft };
+    match ask(celery, worker, &command).await? {
+        Ok(said) => Ok(message(said)),
+        Err(reason) => Err(Refused::forbidden(format!("Failed to set timeouts: '{reason}'"))),
+    }
+}
+
+/// `POST /api/task/rate-limit/{name}` with `workername`, `ratelimit`.
+pub(super) async fn rate_limit(
+    monitor: Data<Monitor>,
+    task: Path<String>,
+    request: HttpRequest,
+    body: Bytes,
+) -> Result<HttpResponse, Refused> {
+    let celery = permitted(&monitor, &request)?;
+    let parameters = Parameters::read(&request, &body)?;
+    let worker = parameters.required("workername")?;
+    let limit = parameters.required("ratelimit")?.to_owned();
+    require_task(&monitor, &task)?;
+    require_worker(&monitor, worker)?;
+    let command = Command::RateLimit { task_name: task.to_string(), rate_limit: Some(limit) };
+    match ask(celery, worker, &command).await? {
+        Ok(said) => Ok(message(said)),
+        Err(reason) => Err(Refused::forbidden(format!("Failed to set rate limit: '{reason}'"))),
+    }
+}
