@@ -13,6 +13,7 @@ use crate::amqp::{ConsumeOptions, Consumer, Publisher, QueueDepth, QueueSpec, Ro
 use crate::backend::ResultBackend;
 use crate::builder::CeleryBuilder;
 use crate::clock::{Clock, Lamport};
+use crate::control::Cluster;
 use crate::error::{BrokerError, BrokerErrorKind};
 use crate::event::Emitter;
 use crate::notes::Notes;
@@ -141,6 +142,11 @@ impl Celery {
     /// How long nothing may happen in a chord before it ends as FAILURE; `None` is for ever.
     pub fn chord_deadline(&self) -> Option<Duration> {
         self.shared.chord_deadline
+    }
+
+    /// What all workers of this result backend know together; `None` without one that keeps it.
+    pub fn cluster(&self) -> Option<Arc<dyn Cluster>> {
+        self.shared.backend.cluster()
     }
 
     /// Publishes messages as they are.

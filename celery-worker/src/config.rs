@@ -226,6 +226,25 @@ pub const SETTINGS: &[Setting] = &[
         "How long a warm shutdown waits for running tasks. Default: as long as they take.",
     ),
     duration(
+        "worker_revoke_expires",
+        "",
+        "CELERY_WORKER_REVOKE_EXPIRES",
+        Some("3h"),
+        "How long a revoked task stays revoked, here and in the result store.",
+    ),
+    text(
+        "worker_state_db",
+        "statedb",
+        "CELERY_WORKER_STATE_DB",
+        "File that keeps what is revoked over a restart; the result store does so for all workers. `%n`, `%h` are expanded.",
+    ),
+    list(
+        "worker_cluster_rate_limits",
+        "",
+        "CELERY_WORKER_CLUSTER_RATE_LIMITS",
+        "Rate limits over all workers of one result store: `task=10/m`, `task=10/m*5` with a burst, `task[argument]=10/m` for each value of a keyword argument, `task[0]=10/m` of a positional one.",
+    ),
+    duration(
         "worker_soft_shutdown_timeout",
         "",
         "CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT",
@@ -386,6 +405,9 @@ impl Settings {
             eta_limit: number("worker_eta_task_limit").unwrap_or(defaults.eta_limit),
             store_patience: config.duration("result_backend_patience").unwrap_or(defaults.store_patience),
             shutdown_grace: config.duration("worker_shutdown_grace"),
+            revoke_expires: config.duration("worker_revoke_expires").unwrap_or(defaults.revoke_expires),
+            statedb: config.text("worker_state_db").map(str::to_owned),
+            cluster_limits: config.list("worker_cluster_rate_limits"),
             new_queues: NewQueues {
                 quorum: config.text("task_default_queue_type") == Some("quorum"),
                 max_priority: number("task_queue_max_priority").and_then(|n| u8::try_from(n).ok()),

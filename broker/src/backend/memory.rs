@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::mailbox::Mailbox;
 use super::{Answer, ChordClaim, ChordMember, ChordPart, ChordProgress, ResultBackend};
+use crate::control::{Cluster, MemoryCluster};
 use crate::notes::{MemoryNotes, Notes};
 use crate::submission::{MemorySubmissions, SubmissionIndex};
 
@@ -21,6 +22,7 @@ pub struct MemoryBackend {
     store: Arc<Mutex<Store>>,
     submissions: MemorySubmissions,
     notes: MemoryNotes,
+    cluster: MemoryCluster,
 }
 
 #[derive(Debug, Default)]
@@ -218,6 +220,10 @@ impl ResultBackend for MemoryBackend {
 
     fn submissions(&self) -> Option<Arc<dyn SubmissionIndex>> {
         Some(Arc::new(self.submissions.clone()))
+    }
+
+    fn cluster(&self) -> Option<Arc<dyn Cluster>> {
+        Some(Arc::new(self.cluster.clone()))
     }
 
     fn notes(&self) -> Option<Arc<dyn Notes>> {

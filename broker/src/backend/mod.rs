@@ -12,6 +12,7 @@ use futures_util::stream::BoxStream;
 use serde_json::value::RawValue;
 
 use crate::chord_watch::ChordWatch;
+use crate::control::Cluster;
 use crate::error::{BackendError, BackendErrorKind};
 use crate::notes::Notes;
 use crate::submission::SubmissionIndex;
@@ -86,6 +87,11 @@ pub trait ResultBackend: fmt::Debug + Send + Sync + 'static {
 
     /// Where the HTTP interface records submissions; `None` if this backend keeps nothing.
     fn submissions(&self) -> Option<Arc<dyn SubmissionIndex>> {
+        None
+    }
+
+    /// What the workers of this backend know together; `None` if this backend keeps nothing.
+    fn cluster(&self) -> Option<Arc<dyn Cluster>> {
         None
     }
 

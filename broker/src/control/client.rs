@@ -3,16 +3,19 @@
 use std::time::Duration;
 
 use celery_protocol::control::{self, Command, Pattern, Reply, ReplyTo, Request};
-use celery_protocol::{Properties, QueueName};
+use celery_protocol::{Properties, QueueName, TaskId};
 use serde_json::json;
 
 use crate::Celery;
 use crate::amqp::{ConsumeOptions, ConsumerEvent, PublishOptions, Route};
 use crate::clock::Lamport;
+use crate::control::Revocation;
 use crate::error::{BrokerError, BrokerErrorKind};
 
 /// How long a request may take to reach the broker.
 const SEND_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a revocation is kept, as Celery's workers do (`CELERY_WORKER_REVOKE_EXPIRES`).
+const REVOKED_FOR: Duration = Duration::from_secs(10_800);
 /// Replies to one request.
 const MAX_REPLIES: usize = 10_000;
 
@@ -47,6 +50,22 @@ impl Client {
     /// The request did not reach the broker.
     pub async fn cast(&self, command: &Command, to: Destination) -> Result<(), BrokerError> {
         self.send(addressed(command, to), Duration::ZERO).await
+    }
+
+    /// Revokes tasks: keeps that for workers that are away or start later, where the result backend can, and tells those
+    /// that listen. `terminate` also ends them where they run.
+    ///
+    /// # Errors
+    /// The revocation was neither kept nor sent.
+    pub async fn revoke(&self, ids: &[TaskId], terminate: bool) -> Result<(), BrokerError> {
+        if let Some(cluster) = self.celery.cluster() {
+            let kept: Vec<_> = ids.iter().cloned().map(Revocation::Task).collect();
+            if let Err(err) = cluster.revoke(&kept, REVOKED_FOR).await {
+                tracing::warn!(%err, "the revocation is not kept for workers that start later");
+            }
+        }
+        let ids = ids.iter().map(ToString::to_string).collect();
+        self.cast(&Command::Revoke { ids, terminate, signal: None }, Destination::All).await
     }
 
     /// Asks workers and collects answers until `timeout` has passed or all named nodes have answered. No answer is not an

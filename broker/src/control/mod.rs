@@ -2,9 +2,11 @@
 //! requests and replies look like is celery-protocol's.
 
 mod client;
+mod cluster;
 mod node;
 
 pub use client::{Client, Destination};
+pub use cluster::{Cluster, MAX_REVOCATIONS, MemoryCluster, Pace, Revocation};
 pub use node::Node;
 
 use std::time::Duration;

@@ -1,8 +1,9 @@
 //! One suite over the backends that keep results.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use celery_broker::control::{Pace, Revocation};
 use celery_broker::{BackendErrorKind, Celery, ChordClaim, ChordPart, ChordProgress, ResultBackend};
 use celery_protocol::{GroupId, RemoteException, ResultMeta, ResultTuple, TaskId, TaskState, WireTime};
 use celery_testkit::{Rabbit, Redis, wait};
@@ -21,7 +22,7 @@ fn raw(json: &str) -> Box<RawValue> {
 }
 
 fn now() -> WireTime {
-    WireTime::from(std::time::SystemTime::now())
+    WireTime::from(SystemTime::now())
 }
 
 fn success(name: &str, value: &str) -> ResultMeta {
@@ -290,6 +291,33 @@ async fn notes_are_changed_by_one_at_a_time() {
         assert_eq!(notes.take("t").await.unwrap(), Some(b"once".to_vec()));
         assert_eq!((notes.take("t").await.unwrap(), notes.get("k").await.unwrap()), (None, None));
         assert!(!notes.replace("k", b"", b"4", hour).await.unwrap());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn revocations_are_kept_for_a_while_and_starts_are_paced() {
+    on_each(async |backend| {
+        let cluster = backend.cluster().unwrap();
+        let hour = Duration::from_secs(3600);
+        let before = SystemTime::now() - Duration::from_secs(1);
+        assert_eq!(cluster.revoked_since(before).await.unwrap(), []);
+        let both =
+            [Revocation::Task(task("r1")), Revocation::Stamp("job".into(), serde_json::json!(["j", 1]))];
+        cluster.revoke(&both, hour).await.unwrap();
+        cluster.revoke(&[], hour).await.unwrap();
+        let mut found = cluster.revoked_since(before).await.unwrap();
+        found.sort_by_key(|one| matches!(one, Revocation::Stamp(..)));
+        assert_eq!(found, both);
+        assert_eq!(cluster.revoked_since(SystemTime::now() + hour).await.unwrap(), []);
+
+        let pace = Pace { interval: Duration::from_secs(1000), burst: 2 };
+        let mut waits = Vec::new();
+        for _ in 0..4 {
+            waits.push(cluster.book("k", pace).await.unwrap().as_secs_f64().round());
+        }
+        assert_eq!(waits, [0.0, 0.0, 1000.0, 2000.0]);
+        assert_eq!(cluster.book("other", pace).await.unwrap(), Duration::ZERO);
     })
     .await;
 }

@@ -5,6 +5,7 @@
 //! [`crate::trace::settle`].
 
 pub(crate) mod admit;
+pub(crate) mod cluster_limit;
 mod decode;
 pub(crate) mod eta;
 mod order;
@@ -25,6 +26,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use admit::{Revocation, Verdict};
+use cluster_limit::ClusterLimit;
 use decode::Arrival;
 use eta::Heap;
 pub(crate) use order::{HeldJob, Order};
@@ -67,6 +69,10 @@ pub(crate) struct Intake {
     lookups: FuturesUnordered<BoxFuture<'static, LookedUp>>,
     /// Jobs on their way to the broker's delayed delivery.
     far: FuturesUnordered<BoxFuture<'static, PutOff>>,
+    /// Starts that are being booked in the store.
+    bookings: FuturesUnordered<BoxFuture<'static, Booked>>,
+    /// In place of the store's, where it does not answer.
+    fallbacks: HashMap<TaskName, Limiter>,
     /// Making sure that delayed messages find the quorum queues.
     ladders: FuturesUnordered<BoxFuture<'static, Result<(), BrokerError>>>,
     failure: Option<BrokerError>,
@@ -74,6 +80,9 @@ pub(crate) struct Intake {
 
 /// Redelivered jobs, and whether each has been completed before.
 type LookedUp = Vec<(Arc<Job>, bool)>;
+
+/// A job, and how long it has to wait by the store's word.
+type Booked = (Arc<Job>, Option<Duration>);
 
 /// A job that is due far off, when, and whether the broker holds it now.
 type PutOff = (SystemTime, Arc<Job>, Result<(), BrokerError>);
@@ -112,6 +121,8 @@ impl Intake {
             seen: (0, Duration::ZERO),
             lookups: FuturesUnordered::new(),
             far: FuturesUnordered::new(),
+            bookings: FuturesUnordered::new(),
+            fallbacks: HashMap::new(),
             ladders: FuturesUnordered::new(),
             failure: None,
         }
@@ -124,6 +135,7 @@ impl Intake {
         mut orders: mpsc::Receiver<Order>,
         stop: CancellationToken,
     ) -> (Consumer, Option<BrokerError>) {
+        crate::control::revocations::load(&self.engine).await;
         let mut buffer = Vec::with_capacity(BATCH);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -133,6 +145,7 @@ impl Intake {
                 biased;
                 () = stop.cancelled() => break,
                 Some(order) = orders.recv() => self.obey(order).await,
+                Some((job, wait)) = self.bookings.next() => self.booked(job, wait),
                 Some(looked_up) = self.lookups.next() => self.looked_up(looked_up).await,
                 Some(ladder) = self.ladders.next() => {
                     if let Err(error) = ladder {
@@ -167,6 +180,7 @@ impl Intake {
                     self.connected = true;
                     tracing::info!(epoch, "consuming from {}", self.queue_names());
                     self.prepare_delayed();
+                    self.engine.resync.notify_one();
                     self.engine.consuming();
                 }
                 ConsumerEvent::Lost { epoch, reason } => {
@@ -252,6 +266,9 @@ impl Intake {
 
     /// Starts a job unless its task has a rate limit that says later.
     fn rate_limited(&mut self, job: Arc<Job>, now: SystemTime, ready: &mut Vec<Arc<Job>>) {
+        if let Some(limit) = self.engine.cluster_limits.get(job.request.task()) {
+            return self.book(job, limit);
+        }
         match self.limiters.get_mut(job.request.task()) {
             None => ready.push(job),
             Some(limiter) => match limiter.book(now) {
@@ -259,6 +276,48 @@ impl Intake {
                 start => self.hold(start, Held { job, booked: true }),
             },
         }
+    }
+
+    /// Asks the store when the job may start.
+    fn book(&self, job: Arc<Job>, limit: &ClusterLimit) {
+        let (cluster, key, pace) = (self.engine.celery.cluster(), limit.key(&job.request), limit.pace);
+        self.bookings.push(Box::pin(async move {
+            let Some(cluster) = cluster else { return (job, None) };
+            let wait = match tokio::time::timeout(LOOKUP_DEADLINE, cluster.book(&key, pace)).await {
+                Ok(Ok(wait)) => Some(wait),
+                Ok(Err(err)) => {
+                    tracing::warn!(%err, task = %job.request.task(), "the limit holds in this worker alone");
+                    None
+                }
+                Err(_) => None,
+            };
+            (job, wait)
+        }));
+    }
+
+    /// The store has said when the job may start, or it has not.
+    fn booked(&mut self, job: Arc<Job>, wait: Option<Duration>) {
+        if !job.is_live() {
+            return;
+        }
+        let now = SystemTime::now();
+        let start = match wait {
+            Some(wait) => now.checked_add(wait).unwrap_or(now),
+            None => self.book_here(job.request.task(), now),
+        };
+        if start <= now {
+            self.engine.pool.start([job]);
+        } else {
+            self.hold(start, Held { job, booked: true });
+        }
+    }
+
+    fn book_here(&mut self, task: &TaskName, now: SystemTime) -> SystemTime {
+        if !self.fallbacks.contains_key(task) {
+            let local = self.engine.cluster_limits.get(task).and_then(ClusterLimit::local);
+            self.fallbacks.extend(local.map(|limiter| (task.clone(), limiter)));
+        }
+        self.fallbacks.get_mut(task).map_or(now, |limiter| limiter.book(now))
     }
 
     /// Holds a job until it is due, or lets the broker hold it if that is far off: a message that waits for an hour in
@@ -400,11 +459,17 @@ impl Intake {
         }
         let mut jobs = self.engine.pool.take_back(|_| true);
         jobs.extend(self.held.take(|_| true).into_iter().map(|held| held.job));
+        // Each of these has a deadline of its own.
+        while let Some(looked_up) = self.lookups.next().await {
+            jobs.extend(looked_up.into_iter().map(|(job, _)| job));
+        }
+        while let Some((job, _)) = self.bookings.next().await {
+            jobs.push(job);
+        }
         for job in &jobs {
             job.reject(Requeue::Yes);
         }
         // What is on its way to the delayed delivery may arrive there: better twice than never.
-        self.lookups.clear();
         self.far.clear();
         count += jobs.len();
         if count > 0 {

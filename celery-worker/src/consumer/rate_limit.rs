@@ -43,6 +43,11 @@ impl Limiter {
         Some(Limiter { interval, next: SystemTime::UNIX_EPOCH })
     }
 
+    /// The time between two starts.
+    pub(crate) fn interval(&self) -> Duration {
+        self.interval
+    }
+
     /// Books the next start and says when it is: `now`, or later.
     pub(crate) fn book(&mut self, now: SystemTime) -> SystemTime {
         let start = self.next.max(now);

@@ -22,11 +22,16 @@ pub(crate) struct Revoked<K> {
 
 impl<K: Clone + Eq + Hash> Default for Revoked<K> {
     fn default() -> Self {
-        Revoked { ids: LimitedSet::new(MAX_IDS, MAX_AGE), stamps: HashMap::new() }
+        Revoked::new(MAX_AGE)
     }
 }
 
 impl<K: Clone + Eq + Hash> Revoked<K> {
+    /// Nothing is revoked; what will be is forgotten after `max_age`.
+    pub(crate) fn new(max_age: Duration) -> Revoked<K> {
+        Revoked { ids: LimitedSet::new(MAX_IDS, max_age), stamps: HashMap::new() }
+    }
+
     /// Nothing is revoked: the common case, which costs no look-up.
     pub(crate) fn is_empty(&self) -> bool {
         self.ids.is_empty() && self.stamps.is_empty()
@@ -67,6 +72,11 @@ impl<K: Clone + Eq + Hash> Revoked<K> {
                 value => revoked.contains(value),
             })
         })
+    }
+
+    /// The revoked stamps by name.
+    pub(crate) fn stamps(&self) -> impl Iterator<Item = (&str, &[Value])> {
+        self.stamps.iter().map(|(name, values)| (name.as_str(), values.as_slice()))
     }
 
     /// The revoked ids, oldest first.

@@ -8,6 +8,8 @@ mod info;
 mod inspect;
 pub(crate) mod mingle;
 mod mutate;
+pub(crate) mod revocations;
+mod statedb;
 
 use std::sync::Arc;
 use std::time::Duration;

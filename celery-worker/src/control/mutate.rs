@@ -4,10 +4,12 @@ use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use celery_broker::ExchangeSpec;
+use celery_broker::control::Revocation;
 use celery_protocol::control::{NewQueue, error_value, ok_value};
 use celery_protocol::{QueueName, ResultMeta, TaskId, TaskName, TaskState, TimeLimits, WireTime, repr};
 use serde_json::{Value, json};
 
+use super::revocations;
 use crate::consumer::Order;
 use crate::consumer::rate_limit;
 use crate::context::Interrupt;
@@ -30,6 +32,8 @@ pub(super) async fn revoke(engine: &Engine, ids: &[String], terminate: bool) -> 
             revoked.add(id.clone(), now);
         }
     }
+    let kept: Vec<_> = parsed.iter().cloned().map(Revocation::Task).collect();
+    revocations::keep(engine, &kept).await;
     tracing::info!(ids = ?parsed, terminate, "tasks revoked by remote control");
     let running = engine.pool.running();
     let mut known: HashSet<&TaskId> = HashSet::new();
@@ -97,6 +101,10 @@ pub(super) async fn revoke_by_stamps(
     if !accepted {
         return error_value("ValueError('too many revoked stamps')");
     }
+    let kept = headers
+        .iter()
+        .flat_map(|(name, values)| values.iter().map(|value| Revocation::Stamp(name.clone(), value.clone())));
+    revocations::keep(engine, &kept.collect::<Vec<_>>()).await;
     engine.order(Order::Sweep).await;
     if !terminate {
         return ok_value(format!("headers {shown} flagged as revoked, but not terminated"));

@@ -7,6 +7,7 @@ use celery_protocol::{IdError, Nodename, QueueName, TaskOptions};
 
 use super::Worker;
 use super::settings::Settings;
+use crate::consumer::cluster_limit::ClusterLimit;
 use crate::context::Context;
 use crate::nodename;
 use crate::task::{RawCall, Registry, RegistryError, Task, TaskResult};
@@ -39,6 +40,8 @@ pub enum BuildErrorKind {
     Nodename,
     /// No slot.
     Concurrency,
+    /// Not a rate limit over all workers.
+    Limit,
 }
 
 impl<S: Send + Sync + 'static> WorkerBuilder<S> {
@@ -105,6 +108,12 @@ impl<S: Send + Sync + 'static> WorkerBuilder<S> {
         self
     }
 
+    /// Limits how often a task starts, over all workers of one result store: see [`Settings::cluster_limits`].
+    pub fn cluster_limit(mut self, limit: impl Into<String>) -> Self {
+        self.settings.cluster_limits.push(limit.into());
+        self
+    }
+
     /// How long a warm shutdown waits for running tasks. Default: as long as they take.
     pub fn shutdown_grace(mut self, grace: Duration) -> Self {
         self.settings.shutdown_grace = Some(grace);
@@ -127,6 +136,10 @@ impl<S: Send + Sync + 'static> WorkerBuilder<S> {
         if settings.concurrency == 0 {
             let context = "concurrency is 0; a worker needs at least one slot".to_owned();
             return Err(BuildError { kind: BuildErrorKind::Concurrency, context });
+        }
+        for limit in &settings.cluster_limits {
+            ClusterLimit::parse(limit)
+                .map_err(|context| BuildError { kind: BuildErrorKind::Limit, context })?;
         }
         for name in &settings.queues {
             let name =

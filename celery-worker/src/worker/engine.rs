@@ -1,21 +1,24 @@
 //! What all services of one worker share, and what a lane does with a job.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use celery_broker::Celery;
+use celery_broker::control::Revocation;
 use celery_broker::event::Emitter;
 use celery_protocol::event::{EventBody, TaskEvent};
-use celery_protocol::{Nodename, TaskId, TaskState, pyjson};
+use celery_protocol::{Nodename, TaskId, TaskName, TaskState, pyjson};
 use serde_json::json;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::catalog::{Catalog, Rules};
 use super::settings::Settings;
 use crate::consumer::Order;
 use crate::consumer::admit::{self, Verdict};
+use crate::consumer::cluster_limit::ClusterLimit;
 use crate::consumer::revoked::Revoked;
 use crate::context::{Context, ContextEnv};
 use crate::pool::{Job, Pool, Work};
@@ -42,7 +45,12 @@ pub(crate) struct Engine {
     pub(crate) abandoned: Arc<AtomicU64>,
     /// To the other services.
     pub(crate) lines: Lines,
+    /// The connection is back: what was revoked meanwhile is to be looked up.
+    pub(crate) resync: Notify,
     revoked: Mutex<Revoked<TaskId>>,
+    /// The revoked set has changed since it was last saved.
+    changed: AtomicBool,
+    pub(crate) cluster_limits: HashMap<TaskName, ClusterLimit>,
     task_events: AtomicBool,
     ready: AtomicBool,
 }
@@ -72,7 +80,10 @@ impl Engine {
             stats: Stats::new(),
             emitter: celery.event_emitter(nodename.as_str()),
             abandoned: Arc::default(),
-            revoked: Mutex::default(),
+            resync: Notify::new(),
+            revoked: Mutex::new(Revoked::new(settings.revoke_expires)),
+            changed: AtomicBool::new(false),
+            cluster_limits: settings.parsed_cluster_limits(),
             task_events: AtomicBool::new(settings.task_events),
             ready: AtomicBool::new(false),
             celery,
@@ -98,6 +109,40 @@ impl Engine {
                 revoked.add(id, now);
             }
         }
+    }
+
+    /// Takes over revocations from elsewhere; how many were new.
+    pub(crate) fn learn(&self, revocations: Vec<Revocation>, now: SystemTime) -> usize {
+        let mut revoked = self.revoked();
+        let mut count = 0;
+        for one in revocations {
+            count += usize::from(match one {
+                Revocation::Task(id) if revoked.has(&id) => false,
+                Revocation::Task(id) => {
+                    revoked.add(id, now);
+                    true
+                }
+                Revocation::Stamp(name, value) => {
+                    let known = revoked.has_stamp([(name.as_str(), &value)]);
+                    !known && revoked.add_stamp(&name, [value])
+                }
+            });
+        }
+        drop(revoked);
+        if count > 0 {
+            self.changed();
+        }
+        count
+    }
+
+    /// The revoked set has changed.
+    pub(crate) fn changed(&self) {
+        self.changed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has changed since this was last asked.
+    pub(crate) fn take_changed(&self) -> bool {
+        self.changed.swap(false, Ordering::Relaxed)
     }
 
     /// Decides about a call with what is revoked now.

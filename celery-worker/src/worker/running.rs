@@ -83,6 +83,7 @@ impl Running {
         if let Some(every) = engine.settings.heartbeat {
             side.spawn("heartbeat", heartbeat::run(engine.clone(), every, stop_side.clone()));
         }
+        side.spawn("revocations", control::revocations::run(engine.clone(), stop_side.clone()));
         if engine.settings.remote_control {
             let node = engine.celery.control_node(&engine.nodename);
             side.spawn("remote control", control::run(engine.clone(), node, stop_side.clone()));

@@ -1,10 +1,13 @@
 //! What can be set on a worker, with defaults. The builder fills it, everything else reads it.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use celery_broker::{ExchangeSpec, QueueSpec};
 use celery_protocol::content::Accept;
-use celery_protocol::{QueueName, TaskOptions};
+use celery_protocol::{QueueName, TaskName, TaskOptions};
+
+use crate::consumer::cluster_limit::ClusterLimit;
 
 /// The settings of one worker. Names follow Celery's where it has one.
 #[derive(Debug, Clone)]
@@ -47,6 +50,14 @@ pub struct Settings {
     /// How long a warm shutdown waits for running tasks; `None` waits as long as they take, as Celery does.
     /// Default: none.
     pub shutdown_grace: Option<Duration>,
+    /// How long a revoked task stays revoked (`CELERY_WORKER_REVOKE_EXPIRES`). Default: 3 h.
+    pub revoke_expires: Duration,
+    /// A file that keeps what is revoked over a restart (`--statedb`), beside the result store, which does so for all
+    /// workers. Default: none.
+    pub statedb: Option<String>,
+    /// Rate limits that hold over all workers of one result store: `task=10/m`, `task=10/m*5` with a burst,
+    /// `task[argument]=10/m` for each value of a keyword argument, `task[0]=…` of a positional one. Default: none.
+    pub cluster_limits: Vec<String>,
     /// How queues are declared that do not exist yet.
     pub new_queues: NewQueues,
     /// How long running tasks may take to finish when a cold shutdown is asked for (`worker_soft_shutdown_timeout`).
@@ -127,6 +138,9 @@ impl Default for Settings {
             eta_limit: 10_000,
             store_patience: Duration::from_secs(60),
             shutdown_grace: None,
+            revoke_expires: Duration::from_secs(10_800),
+            statedb: None,
+            cluster_limits: Vec::new(),
             new_queues: NewQueues::default(),
             soft_shutdown_timeout: Duration::ZERO,
             soft_shutdown_on_idle: false,
@@ -139,6 +153,12 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The limits over all workers by task; [`build`](super::WorkerBuilder::build) has refused what cannot be read.
+    pub(crate) fn parsed_cluster_limits(&self) -> HashMap<TaskName, ClusterLimit> {
+        let limits = self.cluster_limits.iter().filter_map(|text| ClusterLimit::parse(text).ok());
+        limits.map(|limit| (limit.task.clone(), limit)).collect()
+    }
+
     /// Threads that run async tasks.
     pub(crate) fn threads(&self) -> usize {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);

@@ -19,4 +19,5 @@ mod control;
 mod defects;
 mod flow;
 mod lifecycle;
+mod limits;
 mod outcomes;

@@ -2,6 +2,7 @@
 
 mod chord;
 mod chord_watch;
+mod cluster;
 mod connection;
 mod fault;
 mod feed;
@@ -20,6 +21,7 @@ use celery_protocol::{GroupId, ResultMeta, ResultTuple, TaskId};
 use futures_util::stream::BoxStream;
 
 use self::chord_watch::RedisChordWatch;
+use self::cluster::RedisCluster;
 use self::connection::Connector;
 use self::notes::RedisNotes;
 use self::store::Store;
@@ -28,6 +30,7 @@ use self::wait::Watcher;
 use super::{Answer, ChordClaim, ChordMember, ChordPart, ChordProgress, ResultBackend};
 use crate::chord_watch::ChordWatch;
 use crate::config::RedisUrl;
+use crate::control::Cluster;
 use crate::error::BrokerError;
 use crate::notes::Notes;
 use crate::submission::SubmissionIndex;
@@ -40,6 +43,7 @@ pub(crate) struct RedisBackend {
     submissions: Arc<dyn SubmissionIndex>,
     notes: Arc<dyn Notes>,
     chords: Arc<dyn ChordWatch>,
+    cluster: Arc<dyn Cluster>,
 }
 
 impl RedisBackend {
@@ -55,11 +59,12 @@ impl RedisBackend {
         let submissions = Arc::new(RedisSubmissions::new(connector.clone(), prefix.as_str()));
         let notes = Arc::new(RedisNotes::new(connector.clone(), prefix.as_str()));
         let chords = Arc::new(RedisChordWatch::new(connector.clone(), prefix.clone()));
+        let cluster = Arc::new(RedisCluster::new(connector.clone(), prefix.as_str()));
         // A fraction of a second must not become for ever.
         let ttl = if expires.is_zero() { 0 } else { expires.as_secs().max(1) };
         let store = Store { connector, prefix, ttl };
         let watcher = Watcher::new(store.clone(), tasks);
-        Ok(Self { store, watcher, submissions, notes, chords })
+        Ok(Self { store, watcher, submissions, notes, chords, cluster })
     }
 }
 
@@ -144,6 +149,10 @@ impl ResultBackend for RedisBackend {
 
     fn chord_watch(&self) -> Option<Arc<dyn ChordWatch>> {
         Some(Arc::clone(&self.chords))
+    }
+
+    fn cluster(&self) -> Option<Arc<dyn Cluster>> {
+        Some(Arc::clone(&self.cluster))
     }
 
     fn watch_all(&self) -> Answer<'_, BoxStream<'static, ResultMeta>> {

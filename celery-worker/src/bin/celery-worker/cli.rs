@@ -15,6 +15,7 @@ const SHORT: &[(&str, char)] = &[
     ("loglevel", 'l'),
     ("pool", 'P'),
     ("queues", 'Q'),
+    ("statedb", 'S'),
     ("task-events", 'E'),
 ];
 
@@ -25,7 +26,6 @@ const IGNORED_WITH_VALUE: &[(&str, Option<char>, &str)] = &[
     ("optimization", Some('O'), "tasks start as soon as a slot is free"),
     ("max-tasks-per-child", None, "there are no child processes"),
     ("max-memory-per-child", None, "there are no child processes"),
-    ("statedb", Some('S'), "revoked tasks are not kept over a restart yet"),
     ("workdir", None, "start the program where it is to run"),
     ("loader", None, "tasks are compiled in"),
 ];

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         settings.mingle &= !matches.get_flag("without-mingle");
         let node = nodename::nodename(settings.nodename.as_deref(), &nodename::hostname());
         let path = |name: &str| config.text(name).map(|pattern| nodename::path(pattern, &node));
+        settings.statedb = path("worker_state_db");
         logging::start(&config, path("worker_logfile").as_deref())?;
         for note in notes {
             tracing::warn!("{note}");

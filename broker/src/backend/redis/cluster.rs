@@ -1,0 +1,107 @@
+//! What workers know together, in Redis. Keys of ours: `<prefix>celeriac:revoked`, a sorted set by time of revocation,
+//! and `<prefix>celeriac:pace:<key>`, in microseconds of Redis' clock.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::connection::Connector;
+use super::script::Script;
+use crate::backend::Answer;
+use crate::control::{Cluster, MAX_REVOCATIONS, Pace, Revocation};
+
+/// [`Pace::book`](crate::control::Pace), with Redis' clock; numbers are written in full, Lua's own way rounds them.
+const BOOK: &str = r"
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local interval = tonumber(ARGV[1])
+local tat = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now)
+local start = math.max(tat - interval * (tonumber(ARGV[2]) - 1), now)
+tat = tat + interval
+redis.call('SET', KEYS[1], string.format('%.0f', tat), 'PX', string.format('%.0f', math.ceil((tat - now) / 1000) + 1000))
+return string.format('%.0f', start - now)
+";
+
+/// The longest time between two starts that the script counts with: ten years.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// Shared knowledge in Redis.
+pub(super) struct RedisCluster {
+    connector: Connector,
+    prefix: String,
+    book: Script,
+}
+
+impl RedisCluster {
+    pub(super) fn new(connector: Connector, prefix: &str) -> Self {
+        Self { connector, prefix: prefix.to_owned(), book: Script::new(BOOK) }
+    }
+
+    fn revoked(&self) -> String {
+        format!("{}celeriac:revoked", self.prefix)
+    }
+}
+
+impl std::fmt::Debug for RedisCluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("RedisCluster").field(&self.connector.address()).finish()
+    }
+}
+
+fn unix(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+impl Cluster for RedisCluster {
+    fn revoke<'a>(&'a self, revocations: &'a [Revocation], lifetime: Duration) -> Answer<'a, ()> {
+        Box::pin(async move {
+            if revocations.is_empty() {
+                return Ok(());
+            }
+            let now = SystemTime::now();
+            let (key, oldest) = (self.revoked(), unix(now) - lifetime.as_secs_f64());
+            let surplus = -(i64::try_from(MAX_REVOCATIONS).unwrap_or(i64::MAX) + 1);
+            let mut pipe = redis::pipe();
+            pipe.atomic();
+            for one in revocations {
+                pipe.cmd("ZADD").arg(&key).arg(unix(now)).arg(one.encode()).ignore();
+            }
+            pipe.cmd("ZREMRANGEBYSCORE").arg(&key).arg("-inf").arg(format!("({oldest}")).ignore();
+            pipe.cmd("ZREMRANGEBYRANK").arg(&key).arg(0).arg(surplus).ignore();
+            pipe.cmd("EXPIRE").arg(&key).arg(lifetime.as_secs().max(1)).ignore();
+            self.connector
+                .run("keeping a revocation", async |mut connection| {
+                    pipe.query_async::<()>(&mut connection).await
+                })
+                .await
+        })
+    }
+
+    fn revoked_since(&self, since: SystemTime) -> Answer<'_, Vec<Revocation>> {
+        Box::pin(async move {
+            let mut command = redis::cmd("ZRANGEBYSCORE");
+            command.arg(self.revoked()).arg(unix(since)).arg("+inf");
+            let kept: Vec<String> = self
+                .connector
+                .run("reading revocations", async |mut connection| command.query_async(&mut connection).await)
+                .await?;
+            Ok(kept.iter().filter_map(|text| Revocation::decode(text)).collect())
+        })
+    }
+
+    fn book<'a>(&'a self, key: &'a str, pace: Pace) -> Answer<'a, Duration> {
+        Box::pin(async move {
+            let key = format!("{}celeriac:pace:{key}", self.prefix);
+            let interval = pace.interval.min(LONGEST).as_micros();
+            let wait: String = self
+                .connector
+                .run("booking a start", async |mut connection| {
+                    self.book
+                        .run(&mut connection, |command| {
+                            command.arg(1).arg(&key).arg(interval.to_string()).arg(pace.burst.max(1));
+                        })
+                        .await
+                })
+                .await?;
+            Ok(Duration::from_micros(wait.parse().unwrap_or(0)))
+        })
+    }
+}
