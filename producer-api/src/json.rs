@@ -8,6 +8,8 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use crate::dto::form::escaped;
+
 /// Python's `int()` refuses longer decimal strings (`sys.int_info.default_max_str_digits`), so a Python worker could
 /// not even decode the message.
 pub const MAX_DIGITS: usize = 4300;
@@ -106,7 +108,7 @@ impl Walker<'_> {
         for step in &self.path {
             pointer.push('/');
             match step {
-                Step::Key(key) => pointer.push_str(&key.replace('~', "~0").replace('/', "~1")),
+                Step::Key(key) => pointer.push_str(&escaped(key)),
                 Step::Index(index) => pointer.push_str(&index.to_string()),
             }
         }
@@ -138,80 +140,73 @@ impl Walker<'_> {
         }
     }
 
-    fn enter(&self) -> Result<(), Fault> {
-        if self.path.len() >= self.max_depth { Err(self.fault(FaultKind::TooDeep)) } else { Ok(()) }
-    }
-
-    fn object(&mut self) -> Result<(), Fault> {
-        self.enter()?;
+    /// Walks from an opening bracket to the closing one, with `item` called at each item in between.
+    fn items(
+        &mut self,
+        close: u8,
+        missing: &'static str,
+        mut item: impl FnMut(&mut Self, usize) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        if self.path.len() >= self.max_depth {
+            return Err(self.fault(FaultKind::TooDeep));
+        }
         self.at += 1;
         self.space();
-        if self.peek() == Some(b'}') {
-            self.at += 1;
-            return Ok(());
-        }
-        let mut seen = Seen::default();
-        loop {
-            if self.peek() != Some(b'"') {
-                return Err(self.syntax("a key in double quotes was expected"));
-            }
-            let start = self.at;
-            let mut key = String::new();
-            self.string(Some(&mut key))?;
-            if !seen.insert(&key) {
-                self.at = start;
-                return Err(self.fault(FaultKind::DuplicateKey));
-            }
-            self.space();
-            if self.peek() != Some(b':') {
-                return Err(self.syntax("a colon was expected"));
-            }
-            self.at += 1;
-            self.space();
-            self.path.push(Step::Key(key));
-            self.value()?;
-            self.path.pop();
-            self.space();
-            match self.peek() {
-                Some(b',') => {
-                    self.at += 1;
-                    self.space();
-                }
-                Some(b'}') => {
-                    self.at += 1;
-                    return Ok(());
-                }
-                _ => return Err(self.syntax("a comma or } was expected")),
-            }
-        }
-    }
-
-    fn array(&mut self) -> Result<(), Fault> {
-        self.enter()?;
-        self.at += 1;
-        self.space();
-        if self.peek() == Some(b']') {
+        if self.peek() == Some(close) {
             self.at += 1;
             return Ok(());
         }
         for index in 0.. {
-            self.path.push(Step::Index(index));
-            self.value()?;
-            self.path.pop();
+            item(self, index)?;
             self.space();
             match self.peek() {
                 Some(b',') => {
                     self.at += 1;
                     self.space();
                 }
-                Some(b']') => {
+                Some(byte) if byte == close => {
                     self.at += 1;
-                    return Ok(());
+                    break;
                 }
-                _ => return Err(self.syntax("a comma or ] was expected")),
+                _ => return Err(self.syntax(missing)),
             }
         }
         Ok(())
+    }
+
+    /// Walks a value that stands at `step`.
+    fn below(&mut self, step: Step) -> Result<(), Fault> {
+        self.path.push(step);
+        self.value()?;
+        self.path.pop();
+        Ok(())
+    }
+
+    fn object(&mut self) -> Result<(), Fault> {
+        let mut seen = Seen::default();
+        self.items(b'}', "a comma or } was expected", |walker, _| {
+            if walker.peek() != Some(b'"') {
+                return Err(walker.syntax("a key in double quotes was expected"));
+            }
+            let start = walker.at;
+            let mut key = String::new();
+            walker.string(Some(&mut key))?;
+            if !seen.insert(&key) {
+                walker.at = start;
+                return Err(walker.fault(FaultKind::DuplicateKey));
+            }
+            walker.space();
+            if walker.peek() != Some(b':') {
+                return Err(walker.syntax("a colon was expected"));
+            }
+            walker.at += 1;
+            walker.space();
+            walker.below(Step::Key(key))
+        })
+    }
+
+    fn array(&mut self) -> Result<(), Fault> {
+        self.items(b']', "a comma or ] was expected", |walker, index| walker.below(Step::Index(index)))
     }
 
     fn word(&mut self, word: &str) -> Result<(), Fault> {

@@ -6,6 +6,7 @@
 //! Whatever is refused on the way is a [`problem`].
 
 pub mod auth;
+pub mod canvas;
 pub mod clock;
 pub mod config;
 pub mod dashboard;

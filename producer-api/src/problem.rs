@@ -192,6 +192,7 @@ struct Inner {
     errors: Vec<FieldError>,
     outcome: Option<Outcome>,
     task_id: Option<String>,
+    published: Vec<String>,
     retry_after: Option<u64>,
     error: Option<Box<serde_json::value::RawValue>>,
     headers: Vec<(header::HeaderName, HeaderValue)>,
@@ -207,6 +208,7 @@ impl Problem {
             errors: Vec::new(),
             outcome: None,
             task_id: None,
+            published: Vec::new(),
             retry_after: None,
             error: None,
             headers: Vec::new(),
@@ -240,6 +242,12 @@ impl Problem {
     /// Names the task that this is about.
     pub fn task(mut self, id: impl fmt::Display) -> Self {
         self.0.task_id = Some(id.to_string());
+        self
+    }
+
+    /// Names the tasks of a workflow that may be queued.
+    pub fn published(mut self, ids: Vec<String>) -> Self {
+        self.0.published = ids;
         self
     }
 
@@ -330,6 +338,7 @@ impl Problem {
             retryable: self.0.kind.retryable(),
             outcome: self.0.outcome,
             task_id: self.0.task_id.clone(),
+            published: self.0.published.clone(),
             error: self.0.error.clone(),
             errors: self.0.errors.clone(),
         }
@@ -394,6 +403,9 @@ pub struct ProblemBody {
     /// The task that this is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task_id: Option<String>,
+    /// Tasks of a workflow that may be queued; workers were told to revoke them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub published: Vec<String>,
     /// How the task failed, for `task-failed` and `task-revoked`.
     #[schema(value_type = Option<crate::dto::task::TaskError>)]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -6,8 +6,8 @@
 
 use std::time::{Duration, Instant};
 
-use celery_broker::{BrokerError, BrokerErrorKind, PublishOptions, QueueSpec, WhenUnavailable};
-use celery_protocol::{QueueName, TaskId};
+use celery_broker::{BrokerError, BrokerErrorKind, PublishOptions, QueueSpec, Route, WhenUnavailable};
+use celery_protocol::{QueueName, RawMessage, TaskId};
 
 use crate::dedupe;
 use crate::depth;
@@ -173,15 +173,27 @@ async fn settle_failure(api: &Api, id: &TaskId, mut plan: Plan, problem: &Proble
 
 /// Hands the message to the broker and waits for its word.
 async fn publish(api: &Api, id: &TaskId, plan: &Plan) -> Result<(), Problem> {
-    let options =
-        PublishOptions { deadline: plan.timeout, mandatory: true, unavailable: WhenUnavailable::Fail };
-    let send = || api.celery.publisher().publish(&plan.route, plan.message.clone(), options);
+    send(api, id, &plan.route, &plan.message, plan.timeout).await
+}
+
+/// Hands a message to the broker and waits for its word; a queue of the server's own that is missing is declared.
+///
+/// # Errors
+/// Whatever keeps the broker from confirming it.
+pub async fn send(
+    api: &Api,
+    id: &TaskId,
+    route: &Route,
+    message: &RawMessage,
+    deadline: Duration,
+) -> Result<(), Problem> {
+    let options = PublishOptions { deadline, mandatory: true, unavailable: WhenUnavailable::Fail };
+    let publish = || api.celery.publisher().publish(route, message.clone(), options);
     let started = Instant::now();
-    let mut published = send().await;
-    if published.as_ref().is_err_and(|err| *err.kind() == BrokerErrorKind::Unroutable)
-        && declare_own(api, plan.record.queue.as_deref()).await
-    {
-        published = send().await;
+    let mut published = publish().await;
+    let unroutable = published.as_ref().is_err_and(|err| *err.kind() == BrokerErrorKind::Unroutable);
+    if unroutable && route.exchange.is_empty() && declare_own(api, &route.routing_key).await {
+        published = publish().await;
     }
     metrics::histogram!("producer_api_confirm_seconds").record(started.elapsed().as_secs_f64());
     let outcome = match &published {
@@ -196,9 +208,11 @@ async fn publish(api: &Api, id: &TaskId, plan: &Plan) -> Result<(), Problem> {
 }
 
 /// Declares a queue of the server's own that turned out to be missing; says whether it exists now.
-async fn declare_own(api: &Api, queue: Option<&str>) -> bool {
-    let Some(name) = queue.filter(|name| api.own_queues.contains(*name)) else { return false };
-    let Ok(name) = QueueName::parse(name) else { return false };
+async fn declare_own(api: &Api, queue: &str) -> bool {
+    let Ok(name) = QueueName::parse(queue) else { return false };
+    if !api.own_queues.contains(queue) {
+        return false;
+    }
     match api.celery.declare(&QueueSpec::new(name.clone())).await {
         Ok(()) => {
             tracing::info!(queue = %name, "declared a queue that was missing");
@@ -235,7 +249,8 @@ pub async fn within<T>(
     }
 }
 
-fn not_recorded(reason: &str) -> Warning {
+/// The remark that a submission has no record.
+pub fn not_recorded(reason: &str) -> Warning {
     Warning {
         code: "submission-not-recorded",
         detail: format!("the task is queued, but until it has a state `GET` will not know it: {reason}"),

@@ -1,6 +1,8 @@
 //! The answer to `?dry_run=true`: the message that would be published, byte for byte.
 
 use base64::Engine;
+use celery_broker::Route;
+use celery_protocol::RawMessage;
 use celery_protocol::message::Properties;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -32,7 +34,7 @@ pub struct DryMessage {
     /// The header table.
     #[schema(value_type = Object)]
     pub headers: Map<String, Value>,
-    /// How `body` is shown: `json` as it is, or `base64` of the bytes if it is compressed.
+    /// How `body` is shown: `json` as it is, or `base64` of the bytes if it is anything else.
     #[schema(example = "json")]
     pub body_encoding: &'static str,
     /// The body.
@@ -43,7 +45,11 @@ pub struct DryMessage {
 impl DryRun {
     /// Shows a plan.
     pub fn of(plan: &Plan) -> Self {
-        let message = &plan.message;
+        DryRun::show(&plan.route, &plan.message)
+    }
+
+    /// Shows a message.
+    pub fn show(route: &Route, message: &RawMessage) -> Self {
         let text = std::str::from_utf8(&message.body)
             .ok()
             .and_then(|text| RawValue::from_string(text.to_owned()).ok());
@@ -53,8 +59,8 @@ impl DryRun {
         };
         DryRun {
             valid: true,
-            exchange: plan.route.exchange.clone(),
-            routing_key: plan.route.routing_key.clone(),
+            exchange: route.exchange.clone(),
+            routing_key: route.routing_key.clone(),
             message: DryMessage {
                 properties: properties(&message.properties),
                 headers: message.headers.clone(),

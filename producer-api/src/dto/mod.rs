@@ -3,6 +3,7 @@
 //! Wire types only: rules about them live in `plan.rs` (submission) and `view.rs` (reading).
 
 pub mod batch;
+pub mod canvas;
 pub mod dry_run;
 pub mod form;
 pub mod submit;

@@ -59,7 +59,7 @@ pub struct SubmitTask {
     /// A name to show instead of the task's.
     #[schema(max_length = 255)]
     pub shadow: Option<String>,
-    /// How the body is serialised. Only `json`.
+    /// How the body is written: `json`, `msgpack` or `yaml`; the workers must accept it.
     #[schema(example = "json")]
     pub serializer: Option<String>,
     /// How the body is compressed: absent or `zlib` (Celery's `gzip` is the same thing).

@@ -5,6 +5,7 @@ use std::time::Duration;
 use celery_broker::route::Target;
 use celery_protocol::content::Compression;
 use celery_protocol::message::Headers;
+use celery_protocol::options::Serializer;
 use celery_protocol::{QueueName, TaskName, TimeLimits, WireTime};
 use serde_json::{Map, Value};
 
@@ -38,6 +39,7 @@ pub(super) struct Judged {
     pub(super) time_limits: TimeLimits,
     /// For the broker's confirm.
     pub(super) timeout: Duration,
+    pub(super) serializer: Serializer,
     pub(super) compression: Option<Compression>,
     pub(super) unique: Option<Unique>,
 }
@@ -61,6 +63,7 @@ pub(super) fn judge(task: &SubmitTask, context: &Context<'_>) -> Result<Judged, 
     }
     let time_limits = time_limits(task, &mut faults);
     let timeout = publish_timeout(task, context.limits.publish, &mut faults);
+    let serializer = serializer(task, &mut faults);
     let compression = compression(task, &mut faults);
     let unique = unique(task, &mut faults);
     check_texts(task, &mut faults);
@@ -70,7 +73,9 @@ pub(super) fn judge(task: &SubmitTask, context: &Context<'_>) -> Result<Judged, 
         faults.add("/meta", format!("is larger than {MAX_META} bytes"));
     }
     match (name, faults.finish()) {
-        (Ok(name), Ok(())) => Ok(Judged { name, target, times, time_limits, timeout, compression, unique }),
+        (Ok(name), Ok(())) => {
+            Ok(Judged { name, target, times, time_limits, timeout, serializer, compression, unique })
+        }
         (_, Err(problem)) => Err(problem),
         (Err(err), Ok(())) => Err(Problem::field(Kind::InvalidOption, "/task", err.to_string())),
     }
@@ -247,15 +252,24 @@ fn publish_timeout(task: &SubmitTask, default: Duration, faults: &mut Faults) ->
     }
 }
 
-/// How the body is to be compressed; also refuses serializers other than JSON.
-fn compression(task: &SubmitTask, faults: &mut Faults) -> Option<Compression> {
-    match task.serializer.as_deref() {
-        None | Some("json" | "application/json") => {}
-        Some("pickle" | "application/x-python-serialize") => {
+/// How the body is to be written.
+fn serializer(task: &SubmitTask, faults: &mut Faults) -> Serializer {
+    let Some(name) = task.serializer.as_deref() else { return Serializer::Json };
+    match Serializer::parse(name) {
+        Some(serializer) => serializer,
+        None if name.contains("pickle") || name.contains("python-serialize") => {
             faults.add("/serializer", "pickle is never written here: reading it runs code");
+            Serializer::Json
         }
-        Some(_) => faults.add("/serializer", "only json is written here"),
+        None => {
+            faults.add("/serializer", "must be json, msgpack or yaml");
+            Serializer::Json
+        }
     }
+}
+
+/// How the body is to be compressed.
+fn compression(task: &SubmitTask, faults: &mut Faults) -> Option<Compression> {
     let name = task.compression.as_deref()?;
     match Compression::parse(name) {
         Some(Compression::Zlib) => Some(Compression::Zlib),

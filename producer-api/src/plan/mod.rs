@@ -94,7 +94,7 @@ fn build(task: SubmitTask, id: &TaskId, context: &Context<'_>) -> Result<Plan, P
             "is the name of an address of this API",
         ));
     }
-    let Judged { name, target, times, time_limits, timeout, compression, unique } =
+    let Judged { name, target, times, time_limits, timeout, serializer, compression, unique } =
         judge::judge(&task, context)?;
     if !context.policy.allows_task(name.as_str()) {
         return Err(Problem::field(Kind::TaskForbidden, "/task", name.to_string()));
@@ -102,10 +102,7 @@ fn build(task: SubmitTask, id: &TaskId, context: &Context<'_>) -> Result<Plan, P
     judge::check_embedded(&task, context.policy)?;
     let destination = context.router.route(&name, &target);
     let route = destination.route;
-    let goes_to = if route.exchange.is_empty() { &route.routing_key } else { &route.exchange };
-    if !context.policy.allows_queue(goes_to) {
-        return Err(Problem::field(Kind::QueueForbidden, "/queue", goes_to.clone()));
-    }
+    allowed_destination(&route, context.policy)?;
 
     let root_id = task.root_id.unwrap_or_else(|| id.clone());
     let stored_args =
@@ -166,6 +163,7 @@ fn build(task: SubmitTask, id: &TaskId, context: &Context<'_>) -> Result<Plan, P
             expires_in: times.expires_in,
             time_limits,
             ignore_result: task.ignore_result,
+            serializer,
             compression,
             rest,
             ..Effective::default()
@@ -186,8 +184,41 @@ fn build(task: SubmitTask, id: &TaskId, context: &Context<'_>) -> Result<Plan, P
     Ok(Plan { route, message, timeout, record, keep, unique, queue_limit: task.queue_limit })
 }
 
+/// Judges the members of a submission, and makes nothing of it.
+///
+/// # Errors
+/// 403 or 422 with everything that is wrong.
+pub fn check_members(task: &SubmitTask, context: &Context<'_>) -> Result<(), Problem> {
+    judge::judge(task, context)?;
+    judge::check_embedded(task, context.policy)
+}
+
+/// Judges where a submission would go.
+///
+/// # Errors
+/// 403 or 422 with everything that is wrong.
+pub fn check_destination(task: &SubmitTask, context: &Context<'_>) -> Result<(), Problem> {
+    let Judged { name, target, .. } = judge::judge(task, context)?;
+    allowed_destination(&context.router.route(&name, &target).route, context.policy)
+}
+
+/// How long the broker may take with a submission.
+pub fn wait_for_broker(task: &SubmitTask, context: &Context<'_>) -> Duration {
+    let seconds = task.publish.and_then(|publish| publish.timeout);
+    seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or(context.limits.publish)
+}
+
+/// Holds a destination to the list of queues.
+fn allowed_destination(route: &Route, policy: &Policy) -> Result<(), Problem> {
+    let goes_to = if route.exchange.is_empty() { &route.routing_key } else { &route.exchange };
+    match policy.allows_queue(goes_to) {
+        true => Ok(()),
+        false => Err(Problem::field(Kind::QueueForbidden, "/queue", goes_to.clone())),
+    }
+}
+
 /// The caller's headers and its trace context, at the top level, where OpenTelemetry's instrumentation of Celery looks.
-fn with_trace(mut headers: HeaderMap, trace: Option<&TraceContext>) -> HeaderMap {
+pub fn with_trace(mut headers: HeaderMap, trace: Option<&TraceContext>) -> HeaderMap {
     if let Some(trace) = trace {
         headers.insert("traceparent".to_owned(), trace.traceparent.clone().into());
         if let Some(state) = &trace.tracestate {
@@ -198,7 +229,7 @@ fn with_trace(mut headers: HeaderMap, trace: Option<&TraceContext>) -> HeaderMap
 }
 
 /// At most how many bytes a header table takes on the wire.
-fn table_size(table: &Map<String, Value>) -> usize {
+pub fn table_size(table: &Map<String, Value>) -> usize {
     4 + table.iter().map(|(key, value)| 1 + key.len() + value_size(value)).sum::<usize>()
 }
 

@@ -168,6 +168,14 @@ fn a_zlib_body_is_announced_and_read_back() {
 }
 
 #[test]
+fn a_body_may_be_msgpack_or_yaml() {
+    for (name, mime) in [("msgpack", "application/x-msgpack"), ("yaml", "application/x-yaml")] {
+        let plan = with(json!({"args": [1, "x"], "serializer": name})).expect("valid");
+        assert_eq!(plan.message.properties.content_type.as_deref(), Some(mime));
+    }
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_at_its_place() {
     let long = "x".repeat(256);
     for (members, pointer) in [
@@ -202,7 +210,8 @@ fn what_makes_no_sense_is_refused_at_its_place() {
         (json!({"time_limit": 0}), "/time_limit"),
         (json!({"time_limit": 10, "soft_time_limit": 20}), "/soft_time_limit"),
         (json!({"serializer": "pickle"}), "/serializer"),
-        (json!({"serializer": "msgpack"}), "/serializer"),
+        (json!({"serializer": "application/x-python-serialize"}), "/serializer"),
+        (json!({"serializer": "xml"}), "/serializer"),
         (json!({"compression": "zstd"}), "/compression"),
         (json!({"headers": {"id": "other"}}), "/headers/id"),
         (json!({"headers": {"x-death": []}}), "/headers/x-death"),

@@ -6,6 +6,7 @@
 #![expect(unused_qualifications, reason = "written by utoipa::path for every query extractor")]
 
 pub mod batch;
+pub mod canvas;
 pub mod health;
 pub mod ndjson;
 pub mod openapi;
@@ -131,6 +132,7 @@ pub fn endpoints(groups: Groups) -> Vec<Endpoint> {
         Endpoint::new("/v1/tasks", Access::Token).post(tasks::submit),
         Endpoint::new("/v1/tasks/batch", Access::Token).post(batch::submit),
         Endpoint::new("/v1/call/{task}", Access::Token).post(tasks::call),
+        Endpoint::new("/v1/canvas", Access::Token).post(canvas::submit),
         Endpoint::new("/v1/tasks/{id}", Access::Token)
             .get(results::read)
             .put(tasks::submit_as)

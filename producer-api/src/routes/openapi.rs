@@ -7,7 +7,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{IntoResponses, Modify, OpenApi};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::{batch, health, problems, results, tasks, walkthrough};
+use super::{batch, canvas, health, problems, results, tasks, walkthrough};
 use crate::problem::ProblemBody;
 
 /// The document. Which paths it has is compared with the table of routes by a test.
@@ -24,6 +24,7 @@ use crate::problem::ProblemBody;
         tasks::submit_as,
         tasks::call,
         batch::submit,
+        canvas::submit,
         results::read,
         results::result,
         results::forget,

@@ -78,15 +78,11 @@ pub async fn read(
     let found = find(&api, &id, query.assume_pending.unwrap_or(false), limit).await?;
     let task = view::task(&id, found.record.as_ref(), found.meta.as_ref(), include);
     let body = serde_json::to_vec(&task).map_err(|err| Problem::new(Kind::Internal, err.to_string()))?;
-    let tag = etag(&task.handle.state, &body);
-    let matches = request.headers().get(header::IF_NONE_MATCH).is_some_and(|value| tag_in(value, &tag));
-    let mut response = if matches { HttpResponse::NotModified() } else { HttpResponse::Ok() };
-    describe(&mut response, &task.handle.state, task.ready, &tag);
-    preference_applied(&mut response, prefer.0.wait, false, api.limits.wait);
-    if matches {
-        return Ok(response.finish());
-    }
-    Ok(response.content_type("application/json").body(body))
+    let Task { handle, ready, .. } = &task;
+    Ok(conditional(&request, &handle.state, *ready, body, |response| {
+        preference_applied(response, prefer.0.wait, false, api.limits.wait);
+        response.content_type("application/json");
+    }))
 }
 
 /// How to read a result.
@@ -174,7 +170,7 @@ pub async fn result(
         }
         let state = found.meta.as_ref().map_or("PENDING", |meta| meta.status.as_str());
         let mut response = HttpResponse::Accepted();
-        describe(&mut response, state, false, "");
+        describe(&mut response, state, false);
         preference_applied(&mut response, prefer.0.wait, false, api.limits.wait);
         return Ok(response.json(view::handle(&id, record, state)));
     };
@@ -183,24 +179,19 @@ pub async fn result(
         if query.on_failure == Some(OnFailure::Task) {
             let task = view::task(&id, record, Some(meta), Include::default());
             let mut response = HttpResponse::Ok();
-            describe(&mut response, state, true, "");
+            describe(&mut response, state, true);
             return Ok(response.json(task));
         }
         return Err(failure(&id, meta));
     }
     let text = meta.result.get();
-    let tag = etag(state, text.as_bytes());
-    let matches = request.headers().get(header::IF_NONE_MATCH).is_some_and(|value| tag_in(value, &tag));
-    let mut response = if matches { HttpResponse::NotModified() } else { HttpResponse::Ok() };
-    describe(&mut response, state, true, &tag);
-    preference_applied(&mut response, prefer.0.wait, false, api.limits.wait);
-    if matches {
-        return Ok(response.finish());
-    }
     // What Python stores as NaN is not JSON; it is passed on as the text that it is.
     let strict = json::check(text.as_bytes(), 1024).is_ok();
     let content_type = if strict { "application/json" } else { "text/plain; charset=utf-8" };
-    Ok(response.content_type(content_type).body(text.to_owned()))
+    Ok(conditional(&request, state, true, text.to_owned().into_bytes(), |response| {
+        preference_applied(response, prefer.0.wait, false, api.limits.wait);
+        response.content_type(content_type);
+    }))
 }
 
 /// How to forget a task.
@@ -370,15 +361,27 @@ pub fn failure(id: &TaskId, meta: &ResultMeta) -> Problem {
     }
 }
 
+/// An answer with an `ETag` of its state and body, or 304 if the client has it already. `describe_more` adds what both have.
+pub fn conditional(
+    request: &HttpRequest,
+    state: &str,
+    ready: bool,
+    body: Vec<u8>,
+    describe_more: impl FnOnce(&mut HttpResponseBuilder),
+) -> HttpResponse {
+    let tag = etag(state, &body);
+    let matches = request.headers().get(header::IF_NONE_MATCH).is_some_and(|value| tag_in(value, &tag));
+    let mut response = if matches { HttpResponse::NotModified() } else { HttpResponse::Ok() };
+    describe(&mut response, state, ready);
+    response.insert_header((header::ETAG, tag));
+    describe_more(&mut response);
+    if matches { response.finish() } else { response.body(body) }
+}
+
 /// Caching and polling headers: an ended task does not change any more.
-fn describe(response: &mut HttpResponseBuilder, state: &str, ready: bool, tag: &str) {
+fn describe(response: &mut HttpResponseBuilder, state: &str, ready: bool) {
     if let Ok(state) = HeaderValue::from_str(state) {
         response.insert_header((TASK_STATE, state));
-    }
-    if let Ok(tag) = HeaderValue::from_str(tag)
-        && !tag.is_empty()
-    {
-        response.insert_header((header::ETAG, tag));
     }
     if ready {
         response.insert_header((header::CACHE_CONTROL, "private, max-age=60"));

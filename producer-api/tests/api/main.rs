@@ -4,6 +4,7 @@
 mod app;
 mod bad_input;
 mod batch;
+mod canvas;
 mod idempotency;
 mod openapi;
 mod pressure;
