@@ -34,4 +34,5 @@ pub use python::{Flower, Output, Python, PythonWorker, peer_app};
 pub mod config;
 pub mod golden;
 mod guard;
+pub mod kubelet;
 pub mod ports;

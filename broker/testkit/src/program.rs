@@ -184,7 +184,8 @@ impl Program {
         }
     }
 
-    fn try_exit(&self) -> anyhow::Result<Option<ExitStatus>> {
+    /// The exit status, once it has ended.
+    pub(crate) fn try_exit(&self) -> anyhow::Result<Option<ExitStatus>> {
         self.with_child(|child| match child {
             Some(child) => Ok(child.try_wait()?),
             None => anyhow::bail!("{} was killed", self.name),

@@ -35,6 +35,21 @@ pub async fn attempt<T, S>(deadline: Duration, mut check: impl AsyncFnMut() -> R
     }
 }
 
+/// Polls a check that does not wait itself, also in tasks that move between threads; else as [`attempt`].
+///
+/// # Errors
+/// The state that `check` described last.
+pub async fn polled<T, S>(deadline: Duration, mut check: impl FnMut() -> Result<T, S>) -> Result<T, S> {
+    let end = Instant::now() + deadline;
+    loop {
+        match check() {
+            Ok(value) => return Ok(value),
+            Err(state) if Instant::now() >= end => return Err(state),
+            Err(_) => tokio::time::sleep(STEP).await,
+        }
+    }
+}
+
 /// Lets `span` pass: for tests that show that something does *not* happen. To wait for something, use
 /// [`until`].
 pub async fn nothing_for(span: Duration) {

@@ -9,6 +9,7 @@
 mod stage;
 
 mod http;
+mod kubernetes;
 mod malformed;
 mod monitors;
 mod outage;

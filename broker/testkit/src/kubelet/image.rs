@@ -1,0 +1,129 @@
+//! Images without an engine: what the Dockerfile says of each, and a container's root folder with nothing in it but
+//! glibc, the certificates and the program. The restrictions of the manifest hold: user, no privileges, read-only root.
+
+use crate::config;
+use anyhow::Context as _;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The targets of a Dockerfile with their entry points.
+pub fn entry_points(dockerfile: &str) -> BTreeMap<String, Vec<String>> {
+    let mut found = BTreeMap::new();
+    let mut stage = String::new();
+    for line in dockerfile.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            ["FROM", _, "AS", name] => stage = (*name).to_owned(),
+            ["ENTRYPOINT", ..] => {
+                let list = line.trim_start_matches("ENTRYPOINT").trim();
+                if let Ok(command) = serde_json::from_str(list) {
+                    found.insert(stage.clone(), command);
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The text of the Dockerfile of all images.
+///
+/// # Panics
+/// When it cannot be read.
+pub fn dockerfile() -> String {
+    let path = config::repository().join("manifests/docker/Dockerfile");
+    crate::program::or_give_up(fs::read_to_string(&path).with_context(|| path.display().to_string()))
+}
+
+/// One process as a container would hold it.
+#[derive(Debug)]
+pub struct Sandbox {
+    /// The host name it sees.
+    pub hostname: String,
+    /// User and group id.
+    pub user: (u32, u32),
+    /// Whether only `writable` can be written to.
+    pub read_only: bool,
+    /// Our program: its path outside, and inside.
+    pub program: (PathBuf, String),
+    /// Folders from outside: path outside, path inside, whether they can be written to.
+    pub mounts: Vec<(PathBuf, String, bool)>,
+    /// Its whole environment.
+    pub env: BTreeMap<String, String>,
+}
+
+impl Sandbox {
+    /// The script that becomes the process, to be run by `unshare` in namespaces of its own.
+    pub(crate) fn script(&self, root: &Path, command: &[String]) -> String {
+        let root = quoted(&root.to_string_lossy());
+        let mut text = format!(
+            "set -e\nhostname {host}\nmount -t tmpfs -o mode=0755 tmpfs {root}\ncd {root}\n\
+             mkdir -p proc dev etc usr/lib usr/local/bin tmp\nmount --rbind /proc proc\n\
+             for name in null zero urandom random; do touch dev/$name; mount --bind /dev/$name dev/$name; done\n\
+             mount --bind /usr/lib usr/lib; mount -o remount,bind,ro usr/lib\n\
+             for name in lib lib64; do\n\
+             if [ -L /$name ]; then cp -P /$name $name; else mkdir $name; mount --bind /$name $name; fi; done\n\
+             if [ -L /lib64 ] && [ -d /usr/lib64 ]; then mkdir usr/lib64; mount --bind /usr/lib64 usr/lib64; fi\n\
+             mkdir -p etc/ssl; [ ! -d /etc/ssl ] || mount --bind /etc/ssl etc/ssl\n\
+             [ ! -e /etc/ld.so.cache ] || cp /etc/ld.so.cache etc/\n\
+             echo '127.0.0.1 localhost' >etc/hosts\n",
+            host = quoted(&self.hostname),
+        );
+        let (outside, inside) = &self.program;
+        let inside = quoted(inside.trim_start_matches('/'));
+        // Writing to a String cannot fail.
+        let _ =
+            writeln!(text, "touch {inside}; mount --bind {} {inside}", quoted(&outside.to_string_lossy()));
+        for (outside, inside, writable) in &self.mounts {
+            let inside = quoted(inside.trim_start_matches('/'));
+            let outside = quoted(&outside.to_string_lossy());
+            let _ = writeln!(text, "mkdir -p {inside}; mount --bind {outside} {inside}");
+            if !writable {
+                let _ = writeln!(text, "mount -o remount,bind,ro {inside}");
+            }
+        }
+        if self.read_only {
+            let _ = writeln!(text, "mount -o remount,ro {root}");
+        }
+        let _ = write!(text, "exec env -i");
+        for (name, value) in &self.env {
+            let _ = write!(text, " {}", quoted(&format!("{name}={value}")));
+        }
+        let (user, group) = self.user;
+        let _ = write!(
+            text,
+            " setpriv --no-new-privs --bounding-set=-all,+sys_chroot,+setuid,+setgid \
+             /usr/sbin/chroot --userspec={user}:{group} --groups={group} {root}"
+        );
+        for word in command {
+            let _ = write!(text, " {}", quoted(word));
+        }
+        text.push('\n');
+        text
+    }
+}
+
+/// As one word of a shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entry_points_belong_to_their_stage() {
+        let found = entry_points(
+            "FROM x AS build\nRUN y\nFROM z AS a\nENTRYPOINT [\"/bin/a\", \"-x\"]\nFROM z AS b\n",
+        );
+        assert_eq!(found, BTreeMap::from([("a".to_owned(), vec!["/bin/a".to_owned(), "-x".to_owned()])]));
+    }
+
+    #[test]
+    fn words_stay_words() {
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+    }
+}
