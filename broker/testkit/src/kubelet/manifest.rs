@@ -324,7 +324,10 @@ fn three() -> u32 {
 
 impl Objects {
     /// Reads what `render.py` printed.
-    pub(crate) fn read(list: &[Value]) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// An object that is not of the expected form.
+    pub fn read(list: &[Value]) -> anyhow::Result<Self> {
         let mut objects = Self::default();
         for object in list {
             let kind = object["kind"].as_str().unwrap_or_default().to_owned();
@@ -370,7 +373,10 @@ impl Objects {
     }
 
     /// The variables of a container, in the order of Kubernetes: later ones win.
-    pub(crate) fn environment(&self, container: &Container) -> anyhow::Result<BTreeMap<String, String>> {
+    ///
+    /// # Errors
+    /// A ConfigMap, Secret or key that is not there.
+    pub fn environment(&self, container: &Container) -> anyhow::Result<BTreeMap<String, String>> {
         let mut found = BTreeMap::new();
         for from in &container.env_from {
             if let Some(map) = &from.config_map_ref {
@@ -395,7 +401,10 @@ impl Objects {
     }
 
     /// The files of a volume; `None` for an empty folder.
-    pub(crate) fn files(&self, volume: &Volume) -> anyhow::Result<Option<BTreeMap<String, String>>> {
+    ///
+    /// # Errors
+    /// A ConfigMap, Secret or key that is not there.
+    pub fn files(&self, volume: &Volume) -> anyhow::Result<Option<BTreeMap<String, String>>> {
         match volume {
             Volume { secret: Some(secret), .. } if secret.items.is_empty() => {
                 Ok(Some(self.all("Secret", &secret.secret_name)?.clone()))

@@ -17,7 +17,7 @@ mod probe;
 pub mod image;
 
 pub use kubectl::Kubectl;
-pub use manifest::{Container, Objects, PodSpec, Probe as ProbeSpec, ServiceSpec, Workload};
+pub use manifest::{Container, Objects, PodSpec, Probe as ProbeSpec, ServiceSpec, Volume, Workload};
 pub use pod::{End, Pod, PodStatus};
 
 use crate::program::{binary, or_give_up};

@@ -117,7 +117,15 @@ fn names(pods: &[Arc<Pod>]) -> BTreeSet<String> {
 
 async fn get(cluster: &Cluster, service: &str, path: &str) -> Value {
     let url = format!("http://{}{path}", cluster.address(service));
-    reqwest::Client::new().get(url).bearer_auth("dev-only").send().await.unwrap().json().await.unwrap()
+    reqwest::Client::new()
+        .get(url)
+        .basic_auth("celeriac", Some("dev-only"))
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
