@@ -42,7 +42,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut inputs: mpsc::Receiver<Input>, 
         tokio::select! {
             // In a flood of events the beat must not starve, so it is asked for first.
             biased;
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
             _ = beat.tick() => {
                 let now = clock::now();
                 if let Some(seconds) = gaps.beat(now) {
@@ -60,10 +60,11 @@ pub(crate) async fn run(shared: Arc<Shared>, mut inputs: mpsc::Receiver<Input>, 
                     }
                     take(&shared, input).await;
                 }
-                None => return,
+                None => break,
             },
         }
     }
+    shared.save();
 }
 
 /// Finds the times in which nothing could come in.
@@ -134,6 +135,7 @@ fn look_after(shared: &Shared, now: UnixTime) {
     }
     let version = state.version();
     drop(state);
+    shared.save();
     shared.send_beat(version);
 }
 

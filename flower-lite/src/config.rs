@@ -3,12 +3,14 @@
 //! Names of the environment are Flower's where Flower has the setting.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use celery_broker::config::{CLIENT_SETTINGS, Kind, Layered, Setting, Sources};
 use clap::{Arg, Command};
 
 use crate::access::{Control, Users};
 use crate::guard::Hosts;
+use crate::history::{HistoryOptions, Retention};
 use crate::monitor::MonitorOptions;
 use crate::startup::ServeOptions;
 use crate::state::Limits;
@@ -133,6 +135,33 @@ pub const OWN_SETTINGS: &[Setting] = &[
         doc: "Forget a worker that was silent for so long. Unset: never.",
     },
     Setting {
+        name: "db",
+        flag: "db",
+        env: "FLOWER_DB",
+        kind: Kind::Text,
+        default: None,
+        secret: false,
+        doc: "A file to keep the history in (SQLite). Unset: what is known is gone when the monitor ends.",
+    },
+    Setting {
+        name: "retain",
+        flag: "retain",
+        env: "FLOWER_RETAIN",
+        kind: Kind::Duration,
+        default: Some("7d"),
+        secret: false,
+        doc: "For how long the history keeps a task.",
+    },
+    Setting {
+        name: "max_db_size",
+        flag: "max-db-size",
+        env: "FLOWER_MAX_DB_SIZE",
+        kind: Kind::Integer { min: 1, max: 1_000_000 },
+        default: Some("2048"),
+        secret: false,
+        doc: "How large the history may become, in MiB; then the oldest tasks are removed.",
+    },
+    Setting {
         name: "max_streams",
         flag: "max-streams",
         env: "FLOWER_MAX_STREAMS",
@@ -171,6 +200,8 @@ pub struct Config {
     pub serve: ServeOptions,
     /// What the monitor does.
     pub monitor: MonitorOptions,
+    /// Where the history is kept.
+    pub history: Option<HistoryOptions>,
     /// What is logged.
     pub log_level: String,
     /// Whether log lines are JSON.
@@ -254,7 +285,15 @@ impl Config {
             purge_offline_workers: values.duration("purge_offline_workers"),
             max_streams: number("max_streams", MonitorOptions::default().max_streams),
             control,
+            history: None,
         };
+        let history = values.text("db").map(|path| HistoryOptions {
+            path: path.into(),
+            retention: Retention {
+                age: values.duration("retain").unwrap_or(Duration::from_secs(604_800)),
+                bytes: number("max_db_size", 2_048) as u64 * (1 << 20),
+            },
+        });
         let address = address(&values)?;
         let serve = ServeOptions {
             address,
@@ -269,6 +308,7 @@ impl Config {
         Ok(Config {
             serve,
             monitor,
+            history,
             log_level: values.text("log_level").unwrap_or("info").to_owned(),
             log_json: values.text("log_format") == Some("json"),
             values,
@@ -356,8 +396,12 @@ mod tests {
         .expect("all are right");
         assert_eq!((config.serve.address.port(), &*config.serve.prefix), (0, "flower"));
         assert_eq!(config.monitor.limits.max_tasks, 500);
-        assert_eq!(config.monitor.purge_offline_workers, Some(std::time::Duration::from_secs(60)));
+        assert_eq!(config.monitor.purge_offline_workers, Some(Duration::from_secs(60)));
         assert!(!config.monitor.enable_events);
+        assert_eq!(config.history, None, "nothing is written unless asked for");
+        let kept = load(&[("FLOWER_DB", "/tmp/f.db"), ("FLOWER_RETAIN", "1h")]).expect("right").history;
+        let kept = kept.expect("asked for");
+        assert_eq!((kept.retention.age.as_secs(), kept.retention.bytes), (3_600, 2 << 30));
     }
 
     #[test]

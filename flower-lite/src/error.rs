@@ -50,6 +50,17 @@ impl Problem {
         Problem::new(StatusCode::MISDIRECTED_REQUEST, "Wrong host", detail)
     }
 
+    /// The history on disk can't be read.
+    #[must_use]
+    pub fn history(cause: &dyn fmt::Display) -> Problem {
+        tracing::error!(%cause, "the history can't be read");
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "History unavailable",
+            "the history can't be read; see the log",
+        )
+    }
+
     fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Problem {
         Problem { kind: "about:blank", title, status, detail: detail.into() }
     }

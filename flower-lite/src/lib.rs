@@ -10,6 +10,7 @@
 //! * [`collector`]: the one task that writes the state; [`monitor`]: the handle by which everyone reads it.
 //! * `source`: where events come from; [`config`]: the program's settings.
 //! * [`live`]: what live clients are told.
+//! * [`history`]: the state on disk, searchable.
 //! * [`inspect`]: what workers answer when they are asked; [`queues`]: how deep their queues are.
 //! * [`routes`]: what is served; [`assets`]: the built pages; [`guard`]: which hosts are answered for; [`access`]: who
 //!   may come in and change something.
@@ -24,6 +25,7 @@ pub mod config;
 pub mod error;
 pub mod flower;
 pub mod guard;
+pub mod history;
 pub mod inspect;
 pub mod live;
 pub mod metrics;

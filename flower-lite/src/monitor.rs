@@ -12,10 +12,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::access::Control;
 use crate::clock;
+use crate::history::{Batch, History};
 use crate::inspect::Answers;
 use crate::live::Link;
 use crate::queues::{Queues, Snapshot};
+use crate::state::memory::SavedWorker;
 use crate::state::{ClusterState, Limits};
+
+/// How many forgotten tasks may wait for a slow disk.
+const MAX_UNSAVED: usize = 200_000;
 
 /// What a monitor does and how much it remembers.
 #[derive(Clone, Debug)]
@@ -30,6 +35,8 @@ pub struct MonitorOptions {
     pub max_streams: usize,
     /// Whether workers and tasks may be controlled. Default: no.
     pub control: Control,
+    /// The history on disk. Default: none is kept.
+    pub history: Option<History>,
 }
 
 impl Default for MonitorOptions {
@@ -40,6 +47,7 @@ impl Default for MonitorOptions {
             purge_offline_workers: None,
             max_streams: 512,
             control: Control::default(),
+            history: None,
         }
     }
 }
@@ -118,6 +126,12 @@ impl Monitor {
         &self.shared.queues
     }
 
+    /// The history on disk, if one is kept.
+    #[must_use]
+    pub fn history(&self) -> Option<&History> {
+        self.shared.options.history.as_ref()
+    }
+
     /// Looks at the queues now.
     pub(crate) async fn look_at_queues(&self, celery: &Celery) {
         self.shared.look_at_queues(celery).await;
@@ -148,8 +162,18 @@ impl Monitor {
 }
 
 impl Shared {
+    /// Takes over what the history has, if there is one.
     pub(crate) fn new(options: MonitorOptions, celery: Option<Celery>, stop: CancellationToken) -> Shared {
-        let state = ClusterState::new(options.limits, clock::now());
+        let now = clock::now();
+        let mut state = ClusterState::new(options.limits, now);
+        if let Some(history) = &options.history {
+            state.begin_saving();
+            let path = history.path().display();
+            match history.restore(&mut state, options.limits.max_tasks, now) {
+                Ok(()) => tracing::info!(tasks = state.tasks().len(), %path, "took over the history"),
+                Err(error) => tracing::error!(%error, %path, "the history could not be taken over"),
+            }
+        }
         let (beat, _) = watch::channel(state.version());
         Shared {
             state: RwLock::new(state),
@@ -167,6 +191,24 @@ impl Shared {
     /// The state, to read. Not to be held across an `await`.
     pub(crate) fn state(&self) -> RwLockReadGuard<'_, ClusterState> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands what has changed to the history, if it can take it now; if not, changes pile up as one.
+    pub(crate) fn save(&self) {
+        let Some(history) = &self.options.history else { return };
+        if !history.is_ready() {
+            let dropped = self.state_mut().drop_unsaved(MAX_UNSAVED);
+            if dropped > 0 {
+                history.note_skipped(dropped);
+            }
+            return;
+        }
+        let mut batch = Batch::default();
+        self.state_mut().save(
+            |task| batch.tasks.push(task.clone()),
+            |worker| batch.workers.push(SavedWorker::of(worker)),
+        );
+        history.write(batch);
     }
 
     pub(crate) async fn look_at_queues(&self, celery: &Celery) {

@@ -18,6 +18,7 @@ use crate::access::{self, Users};
 use crate::collector::{self, Input};
 use crate::config::Config;
 use crate::guard::{self, Hosts};
+use crate::history::History;
 use crate::live::Link;
 use crate::monitor::{Monitor, MonitorOptions, Shared};
 use crate::{routes, source};
@@ -65,7 +66,9 @@ impl Monitor {
 pub fn monitor(config: &Config) -> Result<(Monitor, Celery), String> {
     let celery =
         Celery::builder("flower-lite").settings(&config.values).start().map_err(|error| error.to_string())?;
-    let monitor = Monitor::start(&celery, config.monitor.clone()).map_err(|error| error.to_string())?;
+    let mut options = config.monitor.clone();
+    options.history = config.history.as_ref().map(History::open).transpose()?;
+    let monitor = Monitor::start(&celery, options).map_err(|error| error.to_string())?;
     Ok((monitor, celery))
 }
 

@@ -6,6 +6,7 @@ use actix_web::HttpResponse;
 use actix_web::web::Data;
 
 use crate::clock;
+use crate::history::History;
 use crate::live::Link;
 use crate::metrics::{self, Surroundings};
 use crate::monitor::Monitor;
@@ -39,7 +40,7 @@ pub async fn metrics(monitor: Data<Monitor>) -> HttpResponse {
         streams: monitor.open_streams(),
         queues: monitor.queues().all(),
         concurrency,
-        history: None,
+        history: monitor.history().map(History::numbers),
         now: clock::now(),
     };
     let text = metrics::render(&monitor.state(), &around);

@@ -1,6 +1,7 @@
 //! What is served, listed in one place.
 
 pub mod health;
+pub mod history;
 pub mod live;
 pub mod overview;
 pub mod pages;
@@ -63,6 +64,8 @@ fn api() -> impl actix_web::dev::HttpServiceFactory {
         .service(resource("/v2/workers/{name:.+}", web::get().to(workers::one)))
         .service(resource("/v2/tasks", web::get().to(tasks::list)))
         .service(resource("/v2/tasks/{id:.+}", web::get().to(tasks::one)))
+        .service(resource("/v2/history", web::get().to(history::list)))
+        .service(resource("/v2/workflows/{root:.+}", web::get().to(history::workflow)))
         .default_service(web::to(no_such_api))
         .wrap(Compress::default())
 }

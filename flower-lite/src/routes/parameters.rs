@@ -89,7 +89,7 @@ pub(crate) fn parse<T: FromStr<Err: std::fmt::Display>>(name: &str, value: &str)
 }
 
 /// A whole number; one that is too large to be held is the largest.
-fn number(name: &str, value: &str) -> Result<usize, Problem> {
+pub(crate) fn number(name: &str, value: &str) -> Result<usize, Problem> {
     if value.bytes().all(|digit| digit.is_ascii_digit()) {
         Ok(value.parse().unwrap_or(usize::MAX))
     } else {
@@ -97,7 +97,7 @@ fn number(name: &str, value: &str) -> Result<usize, Problem> {
     }
 }
 
-fn flag(name: &str, value: &str) -> Result<bool, Problem> {
+pub(crate) fn flag(name: &str, value: &str) -> Result<bool, Problem> {
     match value {
         "1" | "true" => Ok(true),
         "0" | "false" => Ok(false),
@@ -105,7 +105,7 @@ fn flag(name: &str, value: &str) -> Result<bool, Problem> {
     }
 }
 
-fn states(list: &str) -> Result<Vec<TaskState>, Problem> {
+pub(crate) fn states(list: &str) -> Result<Vec<TaskState>, Problem> {
     let states: Vec<TaskState> = list
         .split(',')
         .filter(|state| !state.is_empty())

@@ -3,6 +3,7 @@
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 
+use super::history;
 use super::parameters::TaskListing;
 use crate::error::Problem;
 use crate::monitor::Monitor;
@@ -22,7 +23,11 @@ pub async fn list(monitor: Data<Monitor>, request: HttpRequest) -> Result<HttpRe
 /// One task with its whole story.
 pub async fn one(monitor: Data<Monitor>, id: Path<String>) -> Result<HttpResponse, Problem> {
     let unknown = || Problem::not_found(format!("no task {id} is known"));
-    let ask = monitor.state().tasks().get(&id).map(stored::is_worth_a_look).ok_or_else(unknown)?;
+    let ask = monitor.state().tasks().get(&id).map(stored::is_worth_a_look);
+    let Some(ask) = ask else {
+        let found = history::look_up(&monitor, &id).await?.ok_or_else(unknown)?;
+        return Ok(HttpResponse::Ok().json(found));
+    };
     let stored = if ask { stored::look_up(monitor.celery(), &id).await } else { None };
     let state = monitor.state();
     let task = state.tasks().get(&id).ok_or_else(unknown)?;

@@ -40,6 +40,19 @@ pub struct SavedWorker {
     pub facts: Facts,
 }
 
+impl SavedWorker {
+    /// A worker to be saved.
+    #[must_use]
+    pub fn of(worker: &Worker) -> SavedWorker {
+        SavedWorker {
+            name: worker.name().to_string(),
+            first_seen: worker.first_seen().seconds(),
+            last_heartbeat: worker.last_heartbeat().seconds(),
+            facts: worker.facts().clone(),
+        }
+    }
+}
+
 impl ClusterState {
     /// From now on, what changes is to be saved.
     pub fn begin_saving(&mut self) {
@@ -55,6 +68,13 @@ impl ClusterState {
         self.unsaved.evicted.drain(..).for_each(|evicted| task(&evicted));
         self.tasks.changed_since(saved).for_each(task);
         self.workers.iter().filter(|known| known.version() > saved).for_each(&mut worker);
+    }
+
+    /// Drops tasks that were forgotten and wait to be saved, so that no more than `room` of them wait. Gives how many.
+    pub fn drop_unsaved(&mut self, room: usize) -> u64 {
+        let beyond = self.unsaved.evicted.len().saturating_sub(room);
+        self.unsaved.evicted.drain(..beyond);
+        beyond as u64
     }
 
     /// How many tasks wait to be saved though they were forgotten.

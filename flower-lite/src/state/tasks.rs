@@ -209,6 +209,27 @@ impl Tasks {
         self.children.get(id).into_iter().flatten().filter_map(|serial| self.tasks.get(serial))
     }
 
+    /// The tasks of the workflow that begins with `root`: those that were called from there on, as far as they are
+    /// remembered.
+    pub fn workflow(&self, root: &str) -> impl Iterator<Item = &Task> {
+        let mut found: Vec<&Task> = self.get(root).into_iter().collect();
+        let mut seen: BTreeSet<Serial> = found.iter().map(|task| task.serial()).collect();
+        let mut next = 0;
+        let mut callers: Vec<&str> = vec![root];
+        while let Some(caller) = callers.get(next).copied() {
+            next += 1;
+            for child in
+                self.children.get(caller).into_iter().flatten().filter_map(|serial| self.tasks.get(serial))
+            {
+                if seen.insert(child.serial()) {
+                    found.push(child);
+                    callers.push(child.id().as_str());
+                }
+            }
+        }
+        found.into_iter()
+    }
+
     /// The task at a place of an index.
     #[must_use]
     pub fn at(&self, place: Place) -> Option<&Task> {

@@ -4,6 +4,7 @@
 
 mod flower;
 mod helpers;
+mod history;
 mod json;
 mod pages;
 mod replay;

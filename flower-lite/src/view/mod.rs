@@ -3,6 +3,8 @@
 //! Names are in snake_case, times are seconds since the epoch as floats, and every field is always there: `null` means
 //! "not known". `flower-lite/web/src/api/types.ts` is the other side of this file.
 
+mod history;
+
 use std::collections::BTreeMap;
 
 use celery_protocol::TaskState;
@@ -17,6 +19,8 @@ use crate::state::series;
 use crate::state::task;
 use crate::state::time::UnixTime;
 use crate::state::worker;
+
+pub use history::{HistoryPage, Node, Workflow};
 
 /// How many of the tasks that a worker runs are listed with it.
 const RUNNING_SHOWN: usize = 100;
