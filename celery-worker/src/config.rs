@@ -9,6 +9,18 @@ use celery_protocol::content::Accept;
 
 use crate::worker::{NewQueues, Settings};
 
+/// The variable by which a child process of a worker knows its parent.
+pub(crate) const CHILD_MARKER: &str = "CELERIAC_POOL_CHILD_OF";
+
+/// Whether this process is a child of a worker whose tasks run in child processes. Such a program does all that it does
+/// before its worker runs, so it asks this before it writes a pid file or prints a banner.
+#[expect(clippy::disallowed_methods, reason = "this is config.rs")]
+pub fn is_pool_child() -> bool {
+    // What a task starts inherits the variable, but has another parent.
+    let parent = std::env::var(CHILD_MARKER).ok().and_then(|pid| pid.parse().ok());
+    parent == Some(std::os::unix::process::parent_id())
+}
+
 /// What `celery-worker` can be told, beside [`celery_broker::config::CLIENT_SETTINGS`].
 pub const SETTINGS: &[Setting] = &[
     text(
@@ -93,8 +105,42 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Choice(&["tasks", "prefork", "threads", "solo", "eventlet", "gevent", "processes"]),
         default: Some("tasks"),
         secret: false,
-        doc: "Celery's pools are accepted; async tasks always run on one runtime and blocking ones on a bounded pool of threads. `solo` means one slot.",
+        doc: "`prefork` runs tasks in child processes, which can be killed and may crash. With all others async tasks run on one runtime and blocking ones on a bounded pool of threads; `solo` means one slot.",
     },
+    Setting {
+        name: "worker_max_tasks_per_child",
+        flag: "max-tasks-per-child",
+        env: "CELERY_WORKER_MAX_TASKS_PER_CHILD",
+        kind: Kind::Integer { min: 1, max: 1_000_000_000 },
+        default: None,
+        secret: false,
+        doc: "With `prefork`: replace a child process after so many tasks.",
+    },
+    Setting {
+        name: "worker_max_memory_per_child",
+        flag: "max-memory-per-child",
+        env: "CELERY_WORKER_MAX_MEMORY_PER_CHILD",
+        kind: Kind::Integer { min: 1, max: 1_000_000_000_000 },
+        default: None,
+        secret: false,
+        doc: "With `prefork`: replace a child process that holds more KiB than this after a task.",
+    },
+    Setting {
+        name: "worker_max_crashes",
+        flag: "",
+        env: "CELERY_WORKER_MAX_CRASHES",
+        kind: Kind::Integer { min: 0, max: 1_000 },
+        default: Some("4"),
+        secret: false,
+        doc: "How often a redelivered late-ack task may take its process with it before it fails and its message is rejected.",
+    },
+    boolean(
+        "task_reject_on_worker_lost",
+        "",
+        "CELERY_TASK_REJECT_ON_WORKER_LOST",
+        "false",
+        "With `prefork`: deliver a late-ack task again that took its child process with it; else it fails.",
+    ),
     Setting {
         name: "accept_content",
         flag: "",
@@ -388,6 +434,7 @@ impl Settings {
                 acks_late: Some(config.boolean("task_acks_late")),
                 acks_on_failure: Some(config.boolean("task_acks_on_failure")),
                 acks_on_timeout: Some(config.boolean("task_acks_on_timeout")),
+                reject_on_worker_lost: Some(config.boolean("task_reject_on_worker_lost")),
                 ignore_result: Some(config.boolean("task_ignore_result")),
                 store_errors_even_if_ignored: Some(config.boolean("task_store_errors_even_if_ignored")),
                 track_started: Some(config.boolean("task_track_started")),
@@ -405,6 +452,12 @@ impl Settings {
             eta_limit: number("worker_eta_task_limit").unwrap_or(defaults.eta_limit),
             store_patience: config.duration("result_backend_patience").unwrap_or(defaults.store_patience),
             shutdown_grace: config.duration("worker_shutdown_grace"),
+            prefork: config.text("worker_pool") == Some("prefork"),
+            max_tasks_per_child: number("worker_max_tasks_per_child").and_then(|n| u32::try_from(n).ok()),
+            max_memory_per_child: number("worker_max_memory_per_child").and_then(|n| u64::try_from(n).ok()),
+            max_crashes: number("worker_max_crashes")
+                .and_then(|n| u32::try_from(n).ok())
+                .unwrap_or(defaults.max_crashes),
             revoke_expires: config.duration("worker_revoke_expires").unwrap_or(defaults.revoke_expires),
             statedb: config.text("worker_state_db").map(str::to_owned),
             cluster_limits: config.list("worker_cluster_rate_limits"),

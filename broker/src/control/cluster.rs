@@ -46,6 +46,12 @@ pub trait Cluster: fmt::Debug + Send + Sync + 'static {
     /// Books the next start under `key` and says how long to wait for it. Time is the store's, so the clocks of the
     /// workers do not matter.
     fn book<'a>(&'a self, key: &'a str, pace: Pace) -> Answer<'a, Duration>;
+
+    /// Counts one more under `key`, which is forgotten after `lifetime`; the count.
+    fn count<'a>(&'a self, key: &'a str, lifetime: Duration) -> Answer<'a, u64>;
+
+    /// Forgets what was counted under `key`.
+    fn forget_count<'a>(&'a self, key: &'a str) -> Answer<'a, ()>;
 }
 
 impl Revocation {
@@ -87,6 +93,7 @@ pub struct MemoryCluster(Arc<Mutex<Known>>);
 struct Known {
     revoked: Vec<(SystemTime, Revocation)>,
     paces: HashMap<String, u64>,
+    counts: HashMap<String, u64>,
 }
 
 impl MemoryCluster {
@@ -124,6 +131,18 @@ impl Cluster for MemoryCluster {
         let (wait, next) = pace.book(*tat, now);
         *tat = next;
         ready(wait)
+    }
+
+    fn count<'a>(&'a self, key: &'a str, _lifetime: Duration) -> Answer<'a, u64> {
+        let mut known = self.lock();
+        let count = known.counts.entry(key.to_owned()).or_default();
+        *count += 1;
+        ready(*count)
+    }
+
+    fn forget_count<'a>(&'a self, key: &'a str) -> Answer<'a, ()> {
+        self.lock().counts.remove(key);
+        ready(())
     }
 }
 

@@ -162,7 +162,10 @@ CHANGE = [
 # What clients send that are not Celery's command line.
 RAW = [
     ('bogus', {}), ('ping', {'zz': 1}), ('enable_events', {'zz': 1}), ('report', {'zz': 1}), ('revoke', {}),
-    ('revoke', {'task_id': 'x1', 'terminate': True}), ('revoke', {'task_id': []}), ('query_task', {'ids': 'none'}),
+    ('revoke', {'task_id': 'x1', 'terminate': True}), ('terminate', {'task_id': 'x1', 'signal': 'BOGUS'}),
+    ('revoke', {'task_id': 'x1', 'terminate': True, 'signal': 'SIGKILL'}),
+    ('revoke', {'task_id': 'x1', 'terminate': True, 'signal': 'sigterm'}),
+    ('revoke', {'task_id': []}), ('query_task', {'ids': 'none'}),
     ('registered', {'taskinfoitems': ['name', '_x', 'nothing'], 'builtins': False}), ('active', {'safe': True}),
     ('dump_active', {}), ('dump_reserved', {}), ('dump_schedule', {}), ('dump_revoked', {}),
     ('hello', {'from_node': 'other@here', 'revoked': ['from-other']}), ('hello', {'from_node': '{side.node}'}),

@@ -318,6 +318,10 @@ async fn revocations_are_kept_for_a_while_and_starts_are_paced() {
         }
         assert_eq!(waits, [0.0, 0.0, 1000.0, 2000.0]);
         assert_eq!(cluster.book("other", pace).await.unwrap(), Duration::ZERO);
+
+        let counts = [cluster.count("c", hour).await.unwrap(), cluster.count("c", hour).await.unwrap()];
+        cluster.forget_count("c").await.unwrap();
+        assert_eq!((counts, cluster.count("c", hour).await.unwrap()), ([1, 2], 1));
     })
     .await;
 }

@@ -80,6 +80,9 @@ impl Config {
             own.deduplicate = flag("worker_deduplicate_successful_tasks").unwrap_or(false);
             own.result_extended = true;
             own.mingle = self.mingle;
+            // Some of the smoke suite's tasks kill their process.
+            own.prefork = self.smoke;
+            own.tasks.reject_on_worker_lost = flag("task_reject_on_worker_lost");
             own.new_queues.quorum = self.text("task_default_queue_type") == Some("quorum");
             own.new_queues.default_exchange = self.text("task_default_exchange").map(|name| {
                 ExchangeSpec::durable(name, self.text("task_default_exchange_type").unwrap_or("direct"))

@@ -1,4 +1,4 @@
-//! The tasks of Celery's smoke suite (`t/smoke/tasks.py`) that mean something in one process.
+//! The tasks of Celery's smoke suite (`t/smoke/tasks.py`). Some end their process: they are served by child processes.
 
 use celery_protocol::{Canvas, IntoCanvas as _};
 use celery_worker::prelude::*;
@@ -12,6 +12,8 @@ pub(crate) fn register(worker: Builder) -> Builder {
         .task::<long_running_task>()
         .task::<soft_time_limit_lower_than_time_limit>()
         .task::<self_termination_delay_timeout>()
+        .task::<self_termination_sigkill>()
+        .task::<self_termination_system_exit>()
         .task::<replace_with_task>()
         .task::<countdown_task_with_retry>()
         .task::<non_eta_task_with_retries>()
@@ -59,6 +61,18 @@ async fn soft_time_limit_lower_than_time_limit() -> TaskResult<()> {
 async fn self_termination_delay_timeout() -> TaskResult<()> {
     tokio::time::sleep(Duration::from_secs(4)).await;
     Ok(())
+}
+
+#[task(name = "t.smoke.tasks.self_termination_sigkill")]
+fn self_termination_sigkill() -> TaskResult<()> {
+    let own = std::process::id().to_string();
+    std::process::Command::new("kill").args(["-KILL", &own]).status()?;
+    Ok(())
+}
+
+#[task(name = "t.smoke.tasks.self_termination_system_exit")]
+async fn self_termination_system_exit() -> TaskResult<()> {
+    std::process::exit(1)
 }
 
 #[task(name = "t.smoke.tasks.replace_with_task")]

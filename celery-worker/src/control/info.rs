@@ -42,7 +42,7 @@ pub(super) fn task(job: &Job, arguments: Arguments) -> Value {
             "priority": delivery.priority,
             "redelivered": delivery.redelivered,
         },
-        "worker_pid": started.map(|_| std::process::id()),
+        "worker_pid": started.map(|_| job.pid()),
     })
 }
 

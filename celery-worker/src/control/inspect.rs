@@ -103,6 +103,14 @@ pub(super) async fn stats(engine: &Engine) -> Value {
         .map(|entry| (entry.task.name.to_string(), json!(entry.accepted())))
         .collect();
     let slots = engine.pool.size();
+    let (implementation, processes) = match &engine.processes {
+        Some(processes) => ("celeriac:ProcessPool", processes.pids()),
+        None => ("celeriac:TaskPool", vec![std::process::id()]),
+    };
+    let per_child = match (&engine.processes, engine.settings.max_tasks_per_child) {
+        (Some(_), Some(max)) => json!(max),
+        _ => json!("N/A"),
+    };
     let abandoned = engine.abandoned.load(std::sync::atomic::Ordering::Relaxed);
     json!({
         "total": total,
@@ -110,10 +118,10 @@ pub(super) async fn stats(engine: &Engine) -> Value {
         "clock": engine.celery.lamport().value().to_string(),
         "uptime": engine.stats.uptime().as_secs(),
         "pool": {
-            "implementation": "celeriac:TaskPool",
+            "implementation": implementation,
             "max-concurrency": slots,
-            "processes": [std::process::id()],
-            "max-tasks-per-child": "N/A",
+            "processes": processes,
+            "max-tasks-per-child": per_child,
             "put-guarded-by-semaphore": true,
             "timeouts": [seconds(engine.settings.tasks.soft_time_limit), seconds(engine.settings.tasks.time_limit)],
             "threads": engine.settings.threads(),

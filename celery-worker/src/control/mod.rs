@@ -72,10 +72,20 @@ async fn answer(engine: &Engine, request: &Request) -> Option<Value> {
         }
         Command::QueryTask { ids } => inspect::query_task(engine, &ids).await,
         Command::ActiveQueues => inspect::active_queues(engine).await,
-        Command::Revoke { ids, terminate, .. } => mutate::revoke(engine, &ids, terminate).await,
-        Command::Terminate { ids, .. } => mutate::revoke(engine, &ids, true).await,
-        Command::RevokeByStampedHeaders { headers, terminate, .. } => {
-            mutate::revoke_by_stamps(engine, &headers, terminate).await
+        Command::Revoke { ids, terminate: false, .. } => mutate::revoke(engine, &ids, None).await,
+        Command::Revoke { ids, terminate: true, signal } => match mutate::signal(signal.as_deref()) {
+            Ok(signal) => mutate::revoke(engine, &ids, Some(signal)).await,
+            Err(error) => error_value(error),
+        },
+        Command::Terminate { ids, signal } => match mutate::signal(Some(&signal)) {
+            Ok(signal) => mutate::revoke(engine, &ids, Some(signal)).await,
+            Err(error) => error_value(error),
+        },
+        Command::RevokeByStampedHeaders { headers, terminate, signal } => {
+            match mutate::signal(signal.as_deref()) {
+                Ok(signal) => mutate::revoke_by_stamps(engine, &headers, terminate.then_some(signal)).await,
+                Err(error) => error_value(error),
+            }
         }
         Command::RateLimit { task_name, rate_limit } => {
             mutate::set_rate_limit(engine, &task_name, rate_limit.as_deref()).await

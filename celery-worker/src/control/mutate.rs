@@ -1,6 +1,7 @@
 //! Commands that change something: each goes to the owner of what it changes and answers with Celery's words.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use celery_broker::ExchangeSpec;
@@ -13,6 +14,7 @@ use super::revocations;
 use crate::consumer::Order;
 use crate::consumer::rate_limit;
 use crate::context::Interrupt;
+use crate::pool::Job;
 use crate::task::Failure;
 use crate::worker::engine::Engine;
 
@@ -21,9 +23,51 @@ const MAX_SLOTS: usize = 10_000;
 /// The most queues one worker consumes from.
 const MAX_QUEUES: usize = 100;
 
+/// How a running task is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signal {
+    /// It is told, and a child process is killed that does not end it.
+    Told,
+    /// Its child process is killed at once.
+    Killed,
+}
+
+/// Reads the name or number of a signal. No signal reaches a process but SIGKILL: what a task is told is one and the same.
+///
+/// # Errors
+/// What a Python worker answers.
+pub(super) fn signal(name: Option<&str>) -> Result<Signal, String> {
+    const KNOWN: &[&str] = &["TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "ALRM", "ABRT", "STOP", "CONT"];
+    let name = name.unwrap_or("TERM");
+    if let Ok(number) = name.parse::<u8>() {
+        return match number {
+            9 => Ok(Signal::Killed),
+            1..=64 => Ok(Signal::Told),
+            _ => Err("ValueError('signal number out of range')".to_owned()),
+        };
+    }
+    let upper = name.chars().any(char::is_uppercase) && !name.chars().any(char::is_lowercase);
+    if !upper {
+        return Err("TypeError('signal name must be uppercase string.')".to_owned());
+    }
+    match name.strip_prefix("SIG").unwrap_or(name) {
+        "KILL" => Ok(Signal::Killed),
+        known if KNOWN.contains(&known) => Ok(Signal::Told),
+        other => {
+            let shown: String = other.chars().take(64).collect();
+            Err(format!("AttributeError(\"module 'signal' has no attribute 'SIG{shown}'\")"))
+        }
+    }
+}
+
+fn end(job: &Job, signal: Signal) {
+    job.kill.store(signal == Signal::Killed, Ordering::SeqCst);
+    job.interrupts.raise(Interrupt::Terminated);
+}
+
 /// Revokes by id: what waits here is dropped, what runs is ended if `terminate` says so, and REVOKED is stored at once
 /// for what has not been run yet, so that whoever waits is told.
-pub(super) async fn revoke(engine: &Engine, ids: &[String], terminate: bool) -> Value {
+pub(super) async fn revoke(engine: &Engine, ids: &[String], terminate: Option<Signal>) -> Value {
     let now = SystemTime::now();
     let parsed: Vec<TaskId> = ids.iter().filter_map(|id| TaskId::parse(id.as_str()).ok()).collect();
     {
@@ -34,14 +78,14 @@ pub(super) async fn revoke(engine: &Engine, ids: &[String], terminate: bool) -> 
     }
     let kept: Vec<_> = parsed.iter().cloned().map(Revocation::Task).collect();
     revocations::keep(engine, &kept).await;
-    tracing::info!(ids = ?parsed, terminate, "tasks revoked by remote control");
+    tracing::info!(ids = ?parsed, ?terminate, "tasks revoked by remote control");
     let running = engine.pool.running();
     let mut known: HashSet<&TaskId> = HashSet::new();
     let mut terminated = Vec::new();
     for job in running.iter().filter(|job| parsed.contains(job.request.id())) {
         known.insert(job.request.id());
-        if terminate {
-            job.interrupts.raise(Interrupt::Terminated);
+        if let Some(signal) = terminate {
+            end(job, signal);
             terminated.push(job.request.id().to_string());
         }
     }
@@ -49,7 +93,7 @@ pub(super) async fn revoke(engine: &Engine, ids: &[String], terminate: bool) -> 
     let elsewhere: Vec<&TaskId> =
         parsed.iter().filter(|id| !known.contains(id) && !swept.contains(id)).collect();
     store_revoked(engine, &elsewhere, now).await;
-    if terminate {
+    if terminate.is_some() {
         return match terminated.is_empty() {
             true => ok_value("terminate: tasks unknown"),
             false => ok_value(format!("terminate: {}", terminated.join(", "))),
@@ -91,7 +135,7 @@ async fn store_revoked(engine: &Engine, ids: &[&TaskId], now: SystemTime) {
 pub(super) async fn revoke_by_stamps(
     engine: &Engine,
     headers: &[(String, Vec<Value>)],
-    terminate: bool,
+    terminate: Option<Signal>,
 ) -> Value {
     let shown = python_dict(headers);
     let accepted = {
@@ -106,14 +150,14 @@ pub(super) async fn revoke_by_stamps(
         .flat_map(|(name, values)| values.iter().map(|value| Revocation::Stamp(name.clone(), value.clone())));
     revocations::keep(engine, &kept.collect::<Vec<_>>()).await;
     engine.order(Order::Sweep).await;
-    if !terminate {
+    let Some(signal) = terminate else {
         return ok_value(format!("headers {shown} flagged as revoked, but not terminated"));
-    }
+    };
     let now = SystemTime::now();
     let mut any = false;
     for job in engine.pool.running() {
         if matches!(engine.admit(&job, now), crate::consumer::admit::Verdict::Never(_)) {
-            job.interrupts.raise(Interrupt::Terminated);
+            end(&job, signal);
             any = true;
         }
     }

@@ -1,5 +1,6 @@
 //! One admitted delivery on its way through the worker.
 
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
@@ -22,10 +23,21 @@ pub(crate) struct Job {
     started: OnceLock<SystemTime>,
     /// `None` once the message is settled.
     token: Mutex<Option<Token>>,
+    /// If it is terminated, its process is to be killed at once.
+    pub(crate) kill: AtomicBool,
+    /// The child process that runs it; 0 is this process.
+    pid: AtomicU32,
 }
 
 impl Job {
     pub(crate) fn new(request: Arc<Request>, entry: Arc<Entry>, token: Token) -> Job {
+        let job = Job::without_message(request, entry);
+        *job.lock() = Some(token);
+        job
+    }
+
+    /// A job whose message is settled elsewhere.
+    pub(crate) fn without_message(request: Arc<Request>, entry: Arc<Entry>) -> Job {
         let headers = request.headers();
         let rules = Rules::new(&entry.options, headers);
         let limits = entry.time_limits(headers);
@@ -36,7 +48,22 @@ impl Job {
             limits,
             interrupts: Interrupts::new(),
             started: OnceLock::new(),
-            token: Mutex::new(Some(token)),
+            token: Mutex::new(None),
+            kill: AtomicBool::new(false),
+            pid: AtomicU32::new(0),
+        }
+    }
+
+    /// It runs in this child process.
+    pub(crate) fn set_pid(&self, pid: u32) {
+        self.pid.store(pid, Ordering::SeqCst);
+    }
+
+    /// The process that runs it.
+    pub(crate) fn pid(&self) -> u32 {
+        match self.pid.load(Ordering::SeqCst) {
+            0 => std::process::id(),
+            pid => pid,
         }
     }
 

@@ -4,7 +4,9 @@
 //! wake-up. What ended is handed on in batches: when 64 have gathered, when the queue is empty, or when the next task
 //! waits. Lanes live on a runtime of their own: a task that blocks its thread stops neither acks nor heartbeats.
 
+pub(crate) mod crashes;
 mod job;
+pub(crate) mod process;
 mod queue;
 
 use std::future::{Future, poll_fn};

@@ -23,6 +23,8 @@ pub(crate) use execute::execute;
 pub(crate) use meta::result_meta;
 use settle::{Disposition, Settlement, Step};
 
+use tokio::sync::oneshot;
+
 use crate::pool::Job;
 use crate::task::Failure;
 
@@ -40,15 +42,29 @@ pub(crate) enum Ticket {
     Job(Arc<Job>),
     /// That of a message which never became a job.
     Token(Token),
+    /// A job's whose message another process settles; it waits to be told how.
+    Elsewhere(Arc<Job>, oneshot::Sender<Disposition>),
 }
 
 impl Ticket {
+    /// The job, if there is one.
+    pub(crate) fn job(&self) -> Option<&Arc<Job>> {
+        match self {
+            Ticket::Job(job) | Ticket::Elsewhere(job, _) => Some(job),
+            Ticket::Token(_) => None,
+        }
+    }
+
     /// Settles the message, if it is not settled yet.
     pub(crate) fn settle(self, disposition: Disposition) {
         match (self, disposition) {
             (Ticket::Job(job), Disposition::Ack) => job.ack(),
             (Ticket::Job(job), Disposition::Discard) => job.reject(Requeue::No),
             (Ticket::Job(job), Disposition::Requeue) => job.reject(Requeue::Yes),
+            (Ticket::Elsewhere(_, whoever), disposition) => {
+                // Nobody waits any more when the other process is gone.
+                let _ = whoever.send(disposition);
+            }
             (Ticket::Token(token), Disposition::Ack) => token.ack(),
             (Ticket::Token(token), Disposition::Discard) => token.reject(Requeue::No),
             (Ticket::Token(token), Disposition::Requeue) => token.reject(Requeue::Yes),

@@ -94,7 +94,7 @@ async fn settle_batch(engine: &Engine, batch: Vec<Finished>) {
 }
 
 /// Settles a task that leaves messages behind, step by step.
-async fn settle_one(engine: &Engine, finished: Finished) {
+pub(crate) async fn settle_one(engine: &Engine, finished: Finished) {
     let Finished { ticket, settlement } = finished;
     let Settlement { task_id, steps, disposition } = settlement;
     match perform(engine.ground(), task_id.as_ref(), steps).await {
@@ -180,7 +180,7 @@ pub(super) fn perform<'a>(
 /// What a task was to leave behind is refused by the broker for good: the task fails with that, unless that is what
 /// failed already.
 async fn fail_instead(engine: &Engine, ticket: Ticket, problem: &str) {
-    let Ticket::Job(job) = &ticket else {
+    let Some(job) = ticket.job().cloned() else {
         return ticket.settle(Disposition::Discard);
     };
     tracing::error!(id = %job.request.id(), problem, "a follow-up of this task cannot be published; the task fails");

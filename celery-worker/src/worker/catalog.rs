@@ -43,6 +43,8 @@ pub(crate) struct Rules {
     pub(crate) acks_on_failure: bool,
     /// Ack a late-ack task that hit its hard limit; else it is given back.
     pub(crate) acks_on_timeout: bool,
+    /// Deliver a late-ack task again that took its child process with it.
+    pub(crate) reject_on_worker_lost: bool,
     /// Store no result.
     pub(crate) ignore_result: bool,
     /// Store failures even so.
@@ -60,6 +62,7 @@ impl Rules {
             acks_late: options.acks_late,
             acks_on_failure: options.acks_on_failure,
             acks_on_timeout: options.acks_on_timeout,
+            reject_on_worker_lost: options.reject_on_worker_lost,
             ignore_result: headers.ignore_result.unwrap_or(options.ignore_result),
             store_errors: options.store_errors_even_if_ignored,
             track_started: options.track_started,

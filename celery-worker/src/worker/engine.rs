@@ -16,12 +16,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::catalog::{Catalog, Rules};
 use super::settings::Settings;
+use crate::config::is_pool_child;
 use crate::consumer::Order;
 use crate::consumer::admit::{self, Verdict};
 use crate::consumer::cluster_limit::ClusterLimit;
 use crate::consumer::revoked::Revoked;
 use crate::context::{Context, ContextEnv};
-use crate::pool::{Job, Pool, Work};
+use crate::pool::process::Processes;
+use crate::pool::{Job, Pool, Work, crashes};
 use crate::stats::Stats;
 use crate::task::Tasks;
 use crate::trace::settle::{self, Ended, Settlement, Wants};
@@ -39,6 +41,8 @@ pub(crate) struct Engine {
     pub(crate) nodename: Nodename,
     pub(crate) catalog: Catalog,
     pub(crate) pool: Pool,
+    /// The child processes that run the tasks, if any do.
+    pub(crate) processes: Option<Processes>,
     pub(crate) stats: Stats,
     pub(crate) emitter: Emitter,
     /// Blocking tasks that were given up and still hold a thread.
@@ -77,6 +81,7 @@ impl Engine {
         Engine {
             catalog: Catalog::new(tasks, &settings.tasks),
             pool: Pool::new(settings.threads()),
+            processes: (settings.prefork && !is_pool_child()).then(Processes::default),
             stats: Stats::new(),
             emitter: celery.event_emitter(nodename.as_str()),
             abandoned: Arc::default(),
@@ -196,10 +201,29 @@ impl Engine {
     }
 
     async fn run_job(&self, job: &Arc<Job>) -> Settlement {
+        if let Some(settlement) = self.begin(job).await {
+            return settlement;
+        }
+        match &self.processes {
+            Some(processes) => processes.run(self, job).await,
+            None if crashes::counted(job) => {
+                if let Some(settlement) = crashes::begin(self, job).await {
+                    return settlement;
+                }
+                let settlement = self.execute_job(job).await;
+                crashes::end(self, job).await;
+                settlement
+            }
+            None => self.execute_job(job).await,
+        }
+    }
+
+    /// What comes before a job's body; what follows, if it is not to be run.
+    async fn begin(&self, job: &Arc<Job>) -> Option<Settlement> {
         let now = SystemTime::now();
         if let Verdict::Never(why) = self.admit(job, now) {
             log::discarding(&job.request, why);
-            return settle::revoked(&job.request, job.rules, why, now, self.wants(job.rules));
+            return Some(settle::revoked(&job.request, job.rules, why, now, self.wants(job.rules)));
         }
         job.start(now);
         job.entry.accept();
@@ -210,6 +234,11 @@ impl Engine {
         if job.rules.track_started && !job.rules.ignore_result {
             self.store_started(job).await;
         }
+        None
+    }
+
+    /// Runs a job's body in this process; what follows.
+    pub(crate) async fn execute_job(&self, job: &Arc<Job>) -> Settlement {
         let context = Context::new(job.request.clone(), self.context_env(job));
         let clock = Instant::now();
         let ending = execute(

@@ -5,7 +5,7 @@
 pub(crate) mod builder;
 pub(crate) mod catalog;
 pub(crate) mod engine;
-mod running;
+pub(crate) mod running;
 pub(crate) mod settings;
 pub(crate) mod supervisor;
 
@@ -20,24 +20,26 @@ use tokio_util::sync::CancellationToken;
 pub use builder::{BuildError, BuildErrorKind, WorkerBuilder};
 pub use settings::{NewQueues, Settings};
 
+use crate::config::is_pool_child;
+use crate::pool::process::run_child;
 use crate::task::Tasks;
 use running::Running;
 
 /// Runs tasks.
 #[derive(Debug)]
 pub struct Worker {
-    celery: Celery,
-    tasks: Tasks,
-    settings: Settings,
+    pub(crate) celery: Celery,
+    pub(crate) tasks: Tasks,
+    pub(crate) settings: Settings,
     queues: Vec<QueueSpec>,
-    nodename: Nodename,
-    handle: WorkerHandle,
+    pub(crate) nodename: Nodename,
+    pub(crate) handle: WorkerHandle,
 }
 
 /// Stops a running worker from elsewhere.
 #[derive(Debug, Clone)]
 pub struct WorkerHandle {
-    warm: CancellationToken,
+    pub(crate) warm: CancellationToken,
     soft: CancellationToken,
     cold: CancellationToken,
 }
@@ -115,6 +117,9 @@ impl Worker {
     /// # Errors
     /// When the worker cannot go on; an orchestrator should restart it.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<Stopped, WorkerError> {
+        if is_pool_child() {
+            return run_child(self).await;
+        }
         let handle = self.handle.clone();
         let mut running = pin!(Running::start(self)?.run());
         let shutdown = pin!(shutdown);

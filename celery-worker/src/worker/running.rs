@@ -19,6 +19,7 @@ use super::{Stopped, Worker, WorkerError, WorkerHandle};
 use crate::consumer::Intake;
 use crate::consumer::prefetch::Prefetch;
 use crate::context::Interrupt;
+use crate::pool::crashes;
 use crate::trace::{overdue, settler};
 use crate::{control, heartbeat};
 
@@ -113,6 +114,14 @@ impl Running {
             stop_side,
             intake,
         };
+        if running.engine.processes.is_some() {
+            let (engine, runtime) = (running.engine.clone(), running.tasks.handle());
+            running.lanes.spawn_finite(&runtime, "children", async move {
+                if let Some(processes) = &engine.processes {
+                    processes.warm_up(engine.settings.concurrency).await;
+                }
+            });
+        }
         running.add_lanes(running.engine.settings.concurrency);
         Ok(running)
     }
@@ -157,6 +166,15 @@ impl Running {
         self.engine.pool.close();
         let mut clean = self.finish_running().await;
 
+        if self.engine.processes.is_some() {
+            let (engine, runtime) = (self.engine.clone(), self.tasks.handle());
+            self.lanes.spawn_finite(&runtime, "children", async move {
+                if let Some(processes) = &engine.processes {
+                    processes.close().await;
+                }
+            });
+            self.lanes.end_within(STOP_DEADLINE).await;
+        }
         // The lanes are gone and the intake is: with the last sender the settler ends when it has settled everything.
         drop(self.runner);
         let patience = self.engine.settings.store_patience + FLUSH_DEADLINE;
@@ -227,6 +245,10 @@ impl Running {
         for job in &running {
             job.reject(celery_broker::Requeue::Yes);
         }
+        // Cut off in good order: that is no crash.
+        for job in running.iter().filter(|job| crashes::counted(job)) {
+            crashes::end(&self.engine, job).await;
+        }
         false
     }
 }
@@ -242,10 +264,10 @@ async fn cold(handle: &WorkerHandle, soft: Duration) {
 
 /// The runtime whose threads run the tasks. It is never waited for: a blocking task that does not end must not keep
 /// the process from ending.
-struct TaskRuntime(Option<Runtime>);
+pub(crate) struct TaskRuntime(Option<Runtime>);
 
 impl TaskRuntime {
-    fn new(threads: usize, concurrency: usize) -> std::io::Result<TaskRuntime> {
+    pub(crate) fn new(threads: usize, concurrency: usize) -> std::io::Result<TaskRuntime> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
             .max_blocking_threads(concurrency.saturating_mul(2).max(64) + ABANDONED_THREADS)
@@ -255,7 +277,7 @@ impl TaskRuntime {
         Ok(TaskRuntime(Some(runtime)))
     }
 
-    fn handle(&self) -> Handle {
+    pub(crate) fn handle(&self) -> Handle {
         match &self.0 {
             Some(runtime) => runtime.handle().clone(),
             None => Handle::current(),

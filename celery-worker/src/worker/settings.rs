@@ -50,6 +50,18 @@ pub struct Settings {
     /// How long a warm shutdown waits for running tasks; `None` waits as long as they take, as Celery does.
     /// Default: none.
     pub shutdown_grace: Option<Duration>,
+    /// Run tasks in child processes (`worker_pool = prefork`): they can be killed, and a task that takes its process with it
+    /// does not take the worker. The program starts itself again for it, so it must reach
+    /// [`Worker::run_until`](super::Worker::run_until) with the same arguments. Default: false, tasks run in this process.
+    pub prefork: bool,
+    /// Replace a child process after this many tasks (`worker_max_tasks_per_child`). Default: never.
+    pub max_tasks_per_child: Option<u32>,
+    /// Replace a child process that holds more KiB than this after a task (`worker_max_memory_per_child`).
+    /// Default: never.
+    pub max_memory_per_child: Option<u64>,
+    /// How often a redelivered late-ack task may take its process with it before it fails and its message is rejected.
+    /// Default: 4.
+    pub max_crashes: u32,
     /// How long a revoked task stays revoked (`CELERY_WORKER_REVOKE_EXPIRES`). Default: 3 h.
     pub revoke_expires: Duration,
     /// A file that keeps what is revoked over a restart (`--statedb`), beside the result store, which does so for all
@@ -138,6 +150,10 @@ impl Default for Settings {
             eta_limit: 10_000,
             store_patience: Duration::from_secs(60),
             shutdown_grace: None,
+            prefork: false,
+            max_tasks_per_child: None,
+            max_memory_per_child: None,
+            max_crashes: 4,
             revoke_expires: Duration::from_secs(10_800),
             statedb: None,
             cluster_limits: Vec::new(),

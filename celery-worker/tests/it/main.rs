@@ -21,3 +21,4 @@ mod flow;
 mod lifecycle;
 mod limits;
 mod outcomes;
+mod prefork;

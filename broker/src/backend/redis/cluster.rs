@@ -1,5 +1,6 @@
 //! What workers know together, in Redis. Keys of ours: `<prefix>celeriac:revoked`, a sorted set by time of revocation,
-//! and `<prefix>celeriac:pace:<key>`, in microseconds of Redis' clock.
+//! `<prefix>celeriac:pace:<key>`, in microseconds of Redis'
+//! clock, and `<prefix>celeriac:count:<key>`.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -33,6 +34,10 @@ pub(super) struct RedisCluster {
 impl RedisCluster {
     pub(super) fn new(connector: Connector, prefix: &str) -> Self {
         Self { connector, prefix: prefix.to_owned(), book: Script::new(BOOK) }
+    }
+
+    fn counter(&self, key: &str) -> String {
+        format!("{}celeriac:count:{key}", self.prefix)
     }
 
     fn revoked(&self) -> String {
@@ -102,6 +107,32 @@ impl Cluster for RedisCluster {
                 })
                 .await?;
             Ok(Duration::from_micros(wait.parse().unwrap_or(0)))
+        })
+    }
+
+    fn count<'a>(&'a self, key: &'a str, lifetime: Duration) -> Answer<'a, u64> {
+        Box::pin(async move {
+            let key = self.counter(key);
+            let mut pipe = redis::pipe();
+            pipe.atomic().cmd("INCR").arg(&key);
+            pipe.cmd("EXPIRE").arg(&key).arg(lifetime.as_secs().max(1)).ignore();
+            let (count,): (u64,) = self
+                .connector
+                .run("counting", async |mut connection| pipe.query_async(&mut connection).await)
+                .await?;
+            Ok(count)
+        })
+    }
+
+    fn forget_count<'a>(&'a self, key: &'a str) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let mut command = redis::cmd("DEL");
+            command.arg(self.counter(key));
+            self.connector
+                .run("forgetting a count", async |mut connection| {
+                    command.query_async::<()>(&mut connection).await
+                })
+                .await
         })
     }
 }

@@ -24,8 +24,6 @@ const IGNORED_WITH_VALUE: &[(&str, Option<char>, &str)] = &[
     ("app", Some('A'), "tasks are compiled in"),
     ("include", Some('I'), "tasks are compiled in"),
     ("optimization", Some('O'), "tasks start as soon as a slot is free"),
-    ("max-tasks-per-child", None, "there are no child processes"),
-    ("max-memory-per-child", None, "there are no child processes"),
     ("workdir", None, "start the program where it is to run"),
     ("loader", None, "tasks are compiled in"),
 ];

@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use celery_broker::Celery;
 use celery_broker::config::{CLIENT_SETTINGS, Layered};
-use celery_worker::config::SETTINGS;
+use celery_worker::config::{SETTINGS, is_pool_child};
 use celery_worker::health::{self, HealthFile, Question};
 use celery_worker::{Settings, Stopped, Worker, WorkerHandle, nodename};
 
@@ -37,10 +37,13 @@ fn main() -> ExitCode {
         let path = |name: &str| config.text(name).map(|pattern| nodename::path(pattern, &node));
         settings.statedb = path("worker_state_db");
         logging::start(&config, path("worker_logfile").as_deref())?;
-        for note in notes {
+        // A child process of this program's pool comes by here too.
+        let child = is_pool_child();
+        for note in notes.iter().filter(|_| !child) {
             tracing::warn!("{note}");
         }
-        let _pidfile = path("worker_pidfile").map(|path| pidfile::write(&path)).transpose()?;
+        let pidfile = path("worker_pidfile").filter(|_| !child);
+        let _pidfile = pidfile.map(|path| pidfile::write(&path)).transpose()?;
         // One thread for all IO: two are no faster and cost more; tasks have their own (docs/architecture.md).
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -48,7 +51,7 @@ fn main() -> ExitCode {
             .enable_all()
             .build()
             .context("no threads")?;
-        let stopped = runtime.block_on(serve(&config, settings, matches.get_flag("quiet")));
+        let stopped = runtime.block_on(serve(&config, settings, child || matches.get_flag("quiet")));
         // Whatever still hangs must not keep the process.
         runtime.shutdown_background();
         stopped
@@ -84,6 +87,7 @@ async fn keep_healthy(file: Option<HealthFile>, celery: &Celery, handle: &Worker
 async fn serve(config: &Layered, settings: Settings, quiet: bool) -> Result<Stopped> {
     let health_file = config
         .text("worker_health_file")
+        .filter(|_| !is_pool_child())
         .map(|path| HealthFile::create(path).with_context(|| format!("--health-file: cannot write {path}")));
     let health_file = health_file.transpose()?;
     let celery = Celery::builder("celery-worker").settings(config).start()?;

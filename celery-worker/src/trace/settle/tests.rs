@@ -18,6 +18,7 @@ const LATE: Rules = Rules {
     acks_late: true,
     acks_on_failure: true,
     acks_on_timeout: true,
+    reject_on_worker_lost: false,
     ignore_result: false,
     store_errors: false,
     track_started: false,
