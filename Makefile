@@ -37,11 +37,12 @@ test: web ## run all tests, against real servers, real Python peers and a real b
 	cargo build --workspace --bins
 	@$(SCRIPTS)/test.sh $(if $(T),--workspace $(T))
 
-interop: web ## only the end-to-end tests against Python Celery and Flower
+interop: web ## the end-to-end tests against Python Celery and Flower, and 500 random canvases on mixed workers (TREES=n)
 	@$(SCRIPTS)/deps.sh manifests
 	@$(SCRIPTS)/manifests.sh tools
 	cargo build --workspace --bins
 	@$(SCRIPTS)/test.sh --package celery-testkit --test e2e
+	@$(SCRIPTS)/mixed_trees.sh $(or $(TREES),500)
 
 conformance: venv ## run Celery's own integration suite against our example worker (ARGS='--tier A')
 	@$(SCRIPTS)/conformance.sh $(ARGS)

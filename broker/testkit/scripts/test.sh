@@ -35,6 +35,8 @@ if [ $# -gt 0 ]; then
     tally 'cargo test' cargo test --no-fail-fast "$@"
 else
     tally 'cargo test' cargo test --no-fail-fast --workspace
+    tally 'mixed trees' broker/testkit/scripts/mixed_trees.sh 60
+    PROFILE=dev tally 'conformance' broker/testkit/scripts/conformance.sh --tier A --rerun
     web=flower-lite/web
     if [ -x .venv/bin/npm ]; then PATH="$PWD/.venv/bin:$PATH"; fi # web.sh found the system's too old
     export NO_COLOR=1

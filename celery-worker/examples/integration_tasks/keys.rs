@@ -21,22 +21,24 @@ impl Redis {
         Ok(Self { address, database: if database.is_empty() { "0" } else { database }.to_owned() })
     }
 
-    pub(crate) async fn push(&self, key: &str, value: &str) -> TaskResult<()> {
-        self.run(&["RPUSH", key, value]).await.or_raise("ConnectionError")
+    pub(crate) async fn push(&self, key: &str, value: impl AsRef<[u8]>) -> TaskResult<()> {
+        self.run(&[b"RPUSH", key.as_bytes(), value.as_ref()]).await.or_raise("ConnectionError")
     }
 
     pub(crate) async fn increment(&self, key: &str) -> TaskResult<()> {
-        self.run(&["INCR", key]).await.or_raise("ConnectionError")
+        self.run(&[b"INCR", key.as_bytes()]).await.or_raise("ConnectionError")
     }
 
-    async fn run(&self, command: &[&str]) -> Result<()> {
+    async fn run(&self, command: &[&[u8]]) -> Result<()> {
         let mut stream = BufReader::new(TcpStream::connect(&self.address).await?);
-        for command in [&["SELECT", self.database.as_str()][..], command] {
-            let mut request = format!("*{}\r\n", command.len());
+        for command in [&[b"SELECT", self.database.as_bytes()][..], command] {
+            let mut request = format!("*{}\r\n", command.len()).into_bytes();
             for part in command {
-                request.push_str(&format!("${}\r\n{part}\r\n", part.len()));
+                request.extend_from_slice(format!("${}\r\n", part.len()).as_bytes());
+                request.extend_from_slice(part);
+                request.extend_from_slice(b"\r\n");
             }
-            stream.write_all(request.as_bytes()).await?;
+            stream.write_all(&request).await?;
             let mut answer = String::new();
             stream.read_line(&mut answer).await?;
             if !answer.starts_with(['+', ':']) {

@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::Write as _;
 
+use celery_protocol::ext::Bytes;
 use celery_worker::prelude::*;
 use serde_json::value::RawValue;
 
@@ -249,10 +250,14 @@ pub(crate) async fn redis_echo(
     message: Value,
     #[serde(default = "redis_echo_key")] redis_key: String,
 ) -> TaskResult<()> {
-    match message {
-        Value::String(text) => redis.push(&redis_key, &text).await,
-        Value::Number(number) => redis.push(&redis_key, &number.to_string()).await,
-        other => raise!("TypeError", "Redis takes texts and numbers, not '{}'", type_name(&other)),
+    let kind = type_name(&message);
+    if let Value::Number(number) = message {
+        return redis.push(&redis_key, number.to_string()).await;
+    }
+    // Python's bytes, or a text.
+    match serde_json::from_value::<Bytes>(message) {
+        Ok(bytes) => redis.push(&redis_key, bytes.0).await,
+        Err(_) => raise!("TypeError", "Redis takes bytes, texts and numbers, not '{kind}'"),
     }
 }
 

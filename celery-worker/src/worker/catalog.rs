@@ -15,6 +15,8 @@ use crate::task::{ErasedTask, ErrbackStyle, Tasks};
 pub(crate) struct Catalog {
     entries: HashMap<TaskName, Arc<Entry>>,
     new_style: HashSet<TaskName>,
+    /// Kept for the built-in tasks, which look others up in it.
+    _tasks: Tasks,
 }
 
 /// One task.
@@ -77,7 +79,8 @@ impl Catalog {
             tasks.iter().map(|task| (task.name.clone(), Arc::new(Entry::new(task.clone(), defaults))));
         let new_style =
             tasks.iter().filter(|task| task.errback == ErrbackStyle::New).map(|task| task.name.clone());
-        Catalog { entries: entries.collect(), new_style: new_style.collect() }
+        let (entries, new_style) = (entries.collect(), new_style.collect());
+        Catalog { entries, new_style, _tasks: tasks.clone() }
     }
 
     /// The tasks that are errbacks of the new style.
