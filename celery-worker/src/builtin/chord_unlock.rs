@@ -2,7 +2,7 @@
 //! the members are ready, and sends the body.
 
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use celery_protocol::canvas::{Call, Signature};
 use celery_protocol::{GroupId, ResultTuple, TaskId, TaskState};
@@ -102,8 +102,7 @@ async fn fail(ctx: &Context, unlock: &Unlock, others: &Others, why: &str) -> Tas
     let root_id = ctx.request().headers().root();
     let failure = Failure::chord_error(why);
     let new_style = others.new_style();
-    let now = SystemTime::now();
-    if trace::fail_chord(ctx.celery(), &unlock.callback, root_id, &failure, now, &new_style).await {
+    if trace::fail_chord(ctx.celery(), &unlock.callback, root_id, &failure, &new_style).await {
         return Ok(());
     }
     Err(TaskError::requeue("the end of a chord could not be stored or published"))

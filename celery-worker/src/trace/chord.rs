@@ -3,12 +3,12 @@
 //! The result store counts; whoever it gives the claim sends the body, exactly one of all workers, of either language. A
 //! claim that cannot be used is given back, and a chord with a failed member ends in its body's errbacks.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use celery_broker::chord_watch::{OverdueChord, WatchedChord};
 use celery_broker::{BackendError, ChordClaim, ChordPart, ChordProgress, ResultBackend};
 use celery_protocol::pyjson::{self, null};
-use celery_protocol::{RawArgs, RemoteException, ResultTuple, Signature, TaskId, TaskState};
+use celery_protocol::{GroupId, RawArgs, RemoteException, ResultTuple, Signature, TaskId, TaskState};
 use serde_json::value::RawValue;
 
 use super::apply::{self, Publishing};
@@ -20,6 +20,8 @@ use crate::task::Failure;
 const CLAIM_SECONDS: u64 = 6;
 /// How long it holds while the body is being published; Celery's value.
 const PUBLISH_SECONDS: u64 = 21;
+/// How long it is noted which errbacks were called.
+const TOLD_FOR: Duration = Duration::from_secs(86_400);
 
 /// Tells the store that a member has ended, and sends the body if it was the last.
 pub(super) async fn report(ground: &Ground<'_>, report: ChordReport) -> Result<(), Trouble> {
@@ -31,11 +33,13 @@ pub(super) async fn report(ground: &Ground<'_>, report: ChordReport) -> Result<(
         index: report.group_index,
         claim_seconds: CLAIM_SECONDS,
     };
+    note_told(ground, &report.group_id, &report.told).await;
     let backend = ground.celery.backend().as_ref();
     let progress = settler::persist_store(ground, || backend.chord_part(&part)).await?;
     match progress {
         ChordProgress::Claimed(claim) => {
-            let ending = Ending { body: &report.body, root_id: &report.root_id, last: &report.task_id };
+            let (body, told) = (&report.body, report.told.as_slice());
+            let ending = Ending { body, told, root_id: &report.root_id, last: &report.task_id };
             finish(ground, ending, &claim).await
         }
         ChordProgress::Waiting { done: 1, .. } => watch(ground, report).await,
@@ -72,7 +76,7 @@ pub(super) async fn end_overdue(ground: &Ground<'_>, overdue: OverdueChord) -> R
     let members = settler::persist_store(ground, || backend.chord_results(&chord.group)).await?;
     let last = members.last().map_or_else(|| body_id.clone(), |member| member.task.clone());
     let root_id = chord.root_id.unwrap_or_else(|| last.clone());
-    let ending = Ending { body: &body, root_id: &root_id, last: &last };
+    let ending = Ending { body: &body, told: &[], root_id: &root_id, last: &last };
     if complete {
         tracing::warn!(group = %chord.group, "nobody has sent the body of a chord: it is sent now");
         return finish(ground, ending, &claim).await;
@@ -96,6 +100,8 @@ pub(super) async fn end_overdue(ground: &Ground<'_>, overdue: OverdueChord) -> R
 struct Ending<'a> {
     /// What to call.
     body: &'a Signature,
+    /// Errbacks that need not be called any more.
+    told: &'a [Signature],
     /// The root of the workflow.
     root_id: &'a TaskId,
     /// The member that ended last.
@@ -151,21 +157,65 @@ async fn fail(
     failure: &Failure,
 ) -> Result<(), Trouble> {
     tracing::error!(group = %claim.group, "Chord {} failed: {}", claim.group, failure.exception().repr());
-    let steps =
-        settle::chord_failed(ending.body, ending.root_id, failure, SystemTime::now(), ground.new_style);
-    match settler::perform(*ground, None, steps).await {
-        Ok(()) => {}
-        Err(Trouble::GiveUp) => {
-            give_back(ground.celery.backend().as_ref(), claim).await;
-            return Err(Trouble::GiveUp);
-        }
-        // The body's failure is stored before its errbacks are published, so nobody waits in vain.
-        Err(Trouble::Refused(problem)) => {
-            tracing::error!(group = %claim.group, problem, "the errbacks of a chord cannot be published");
-        }
+    let told = [ending.told, &told_before(ground, &claim.group).await].concat();
+    if let Err(trouble) = fail_body(ground, ending.body, ending.root_id, failure, &told).await {
+        give_back(ground.celery.backend().as_ref(), claim).await;
+        return Err(trouble);
     }
     let backend = ground.celery.backend().as_ref();
     settler::persist_store(ground, || backend.chord_abort(&claim.group)).await
+}
+
+/// Calls the errbacks of a chord's body, and stores its failure even where they cannot be called.
+pub(super) async fn fail_body(
+    ground: &Ground<'_>,
+    body: &Signature,
+    root_id: &TaskId,
+    failure: &Failure,
+    told: &[Signature],
+) -> Result<(), Trouble> {
+    let now = SystemTime::now();
+    for part in settle::chord_failed(body, root_id, failure, told, now, ground.new_style) {
+        let settle::BodyFailed { id, errbacks, failures } = part;
+        let mut children = Vec::new();
+        match settler::perform_with(*ground, Some(&id), errbacks, &mut children).await {
+            Err(Trouble::Refused(problem)) => {
+                tracing::error!(%id, problem, "the errbacks of a chord's body cannot be published");
+            }
+            other => other?,
+        }
+        settler::perform_with(*ground, Some(&id), failures, &mut children).await?;
+    }
+    Ok(())
+}
+
+/// Where it is noted which errbacks a chord inside this one has called: `Chord.link_error` links them to both, and they are
+/// called once.
+fn told_key(group: &GroupId) -> String {
+    format!("chord-told:{group}")
+}
+
+async fn told_before(ground: &Ground<'_>, group: &GroupId) -> Vec<Signature> {
+    let Some(notes) = ground.celery.backend().notes() else { return Vec::new() };
+    match notes.get(&told_key(group)).await {
+        Ok(Some(noted)) => {
+            std::str::from_utf8(&noted).ok().and_then(|text| pyjson::from_str(text).ok()).unwrap_or_default()
+        }
+        Ok(None) => Vec::new(),
+        Err(error) => {
+            tracing::warn!(%group, %error, "what errbacks were called could not be read");
+            Vec::new()
+        }
+    }
+}
+
+async fn note_told(ground: &Ground<'_>, group: &GroupId, told: &[Signature]) {
+    let Some(notes) = ground.celery.backend().notes().filter(|_| !told.is_empty()) else { return };
+    let all = [told, &told_before(ground, group).await].concat();
+    let Ok(text) = pyjson::to_string(&all) else { return };
+    if let Err(error) = notes.put(&told_key(group), text.as_bytes(), TOLD_FOR).await {
+        tracing::warn!(%group, %error, "what errbacks were called could not be noted");
+    }
 }
 
 /// Lets the claim run out at once, so that the redelivered message, here or elsewhere, gets it.

@@ -13,7 +13,6 @@ pub(crate) mod settler;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use celery_broker::{Celery, Requeue, Token};
 use celery_protocol::{Signature, TaskId, TaskName};
@@ -79,11 +78,10 @@ pub(crate) async fn fail_chord(
     body: &Signature,
     root_id: &TaskId,
     failure: &Failure,
-    now: SystemTime,
     new_style: &HashSet<TaskName>,
 ) -> bool {
-    let steps = settle::chord_failed(body, root_id, failure, now, new_style);
-    settler::perform(settler::Ground::alone(celery, new_style), None, steps).await.is_ok()
+    let ground = settler::Ground::alone(celery, new_style);
+    chord::fail_body(&ground, body, root_id, failure, &[]).await.is_ok()
 }
 
 /// Carries steps out on `celery` alone, without a worker: what is published and stored goes there. False if something

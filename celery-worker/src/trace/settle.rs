@@ -6,17 +6,22 @@
 //! gets the follow-up (an errback, the next run) must not be overtaken by what is stored about this run. The ack is
 //! always last.
 
+mod failing;
+
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use celery_broker::Route;
 use celery_protocol::canvas::{Canvas, GroupNode};
 use celery_protocol::event::TaskEvent;
-use celery_protocol::pyjson::{self, null};
+use celery_protocol::pyjson::null;
 use celery_protocol::{
     GroupId, Message, ResultMeta, ResultTuple, Signature, TaskId, TaskName, TaskState, WireTime, repr,
 };
 use serde_json::value::RawValue;
+
+pub(crate) use failing::{BodyFailed, chord_failed};
+use failing::{Cause, call_errbacks};
 
 use super::events;
 use super::meta::result_meta;
@@ -127,6 +132,8 @@ pub(crate) struct ChordReport {
     pub(crate) result: Box<RawValue>,
     /// What to call when all have ended.
     pub(crate) body: Signature,
+    /// Errbacks that were called for the member's failure already, because it is a chord itself.
+    pub(crate) told: Vec<Signature>,
     /// The root of the workflow.
     pub(crate) root_id: TaskId,
 }
@@ -310,7 +317,8 @@ impl Plan<'_> {
         let stored = !self.rules.ignore_result || self.rules.store_errors;
         let (result, traceback) = (exception(failure), failure.traceback(request.task()));
         self.store_and_report(TaskState::Failure, result.clone(), traceback.clone(), stored);
-        let cause = Cause { result, traceback, stored, now: self.now, root_id: self.root_id() };
+        let cause =
+            Cause { result, traceback, stored, told: Vec::new(), now: self.now, root_id: self.root_id() };
         for step in request.embed().chain.iter() {
             cause.fail(step, &mut self.steps);
         }
@@ -335,6 +343,7 @@ impl Plan<'_> {
                 state: state.clone(),
                 result: result.clone(),
                 body: (**body).clone(),
+                told: Vec::new(),
                 root_id: self.root_id(),
             }),
             _ => None,
@@ -395,108 +404,6 @@ impl Plan<'_> {
 
     fn root_id(&self) -> TaskId {
         self.request.headers().root().clone()
-    }
-}
-
-/// Decides what follows when a chord cannot call its body: the body, and all that was to come after it, fails, and its
-/// errbacks are called as if it had run.
-pub(crate) fn chord_failed(
-    body: &Signature,
-    root_id: &TaskId,
-    failure: &Failure,
-    now: SystemTime,
-    new_style: &HashSet<TaskName>,
-) -> Vec<Step> {
-    let cause =
-        Cause { result: exception(failure), traceback: None, stored: true, now, root_id: root_id.clone() };
-    let mut steps = Vec::new();
-    cause.fail(body, &mut steps);
-    for later in body.options.chain().ok().flatten().unwrap_or_default() {
-        cause.fail(&later, &mut steps);
-    }
-    if let (Ok(errbacks), Ok(Some(id))) = (body.options.link_error(), body.options.task_id()) {
-        let told = || FailedCall::unsent(body, &id, root_id, failure);
-        steps.extend(call_errbacks(&errbacks, &id, root_id, new_style, told));
-    }
-    steps
-}
-
-/// How errbacks are told. Those of the old style go as one group, as Celery sends them, and get the id of what failed;
-/// those of the new style, which only a worker that has them can tell, get the call, its exception and its traceback.
-fn call_errbacks(
-    errbacks: &[Signature],
-    failed: &TaskId,
-    root_id: &TaskId,
-    new_style: &HashSet<TaskName>,
-    told: impl Fn() -> [Box<RawValue>; 3],
-) -> Vec<Step> {
-    let apply = |signature, arguments| {
-        let (parent_id, root_id) = (failed.clone(), root_id.clone());
-        let application = Application { signature, arguments, chain: None, parent_id, root_id };
-        Step::Publish(FollowUp::Apply(Box::new(application)))
-    };
-    let (new, old): (Vec<_>, Vec<_>) = errbacks.iter().partition(|errback| new_style.contains(&errback.task));
-    let mut steps: Vec<Step> =
-        new.into_iter().map(|errback| apply(errback.clone(), told().to_vec())).collect();
-    if !old.is_empty() {
-        let id = pyjson::to_raw(failed).unwrap_or_else(|_| null());
-        let old: Vec<Signature> = old.into_iter().cloned().collect();
-        steps.push(apply(group(&old), vec![id]));
-    }
-    steps
-}
-
-/// Why calls that have not been sent will never be.
-struct Cause {
-    result: Box<RawValue>,
-    traceback: Option<String>,
-    /// Whether their failure is stored.
-    stored: bool,
-    now: SystemTime,
-    root_id: TaskId,
-}
-
-impl Cause {
-    /// A call that will not be sent ends with this cause, else whoever waits for it waits for ever. A chord stands for its
-    /// body, a group for its members.
-    fn fail(&self, call: &Signature, steps: &mut Vec<Step>) {
-        let canvas = Canvas::from_signature(call.clone());
-        match canvas {
-            Ok(Canvas::Chord(chord)) => {
-                if let Some(body) = chord.body {
-                    self.fail(&body.to_signature(), steps);
-                }
-                return;
-            }
-            Ok(Canvas::Group(group)) => {
-                for member in &group.members {
-                    self.fail(&member.to_signature(), steps);
-                }
-                return;
-            }
-            _ => {}
-        }
-        let options = &call.options;
-        let (Ok(Some(id)), Ok(group)) = (options.task_id(), options.group_id()) else { return };
-        if self.stored {
-            let mut meta = ResultMeta::new(id.clone(), TaskState::Failure, self.result.clone());
-            meta.traceback = self.traceback.clone();
-            meta.date_done = Some(WireTime::from(self.now));
-            meta.children = Some(Vec::new());
-            meta.group_id = group.clone();
-            steps.push(Step::Store(Box::new(meta)));
-        }
-        if let (Ok(Some(body)), Some(group_id)) = (options.chord(), group) {
-            steps.push(Step::ChordPart(Box::new(ChordReport {
-                task_id: id,
-                group_id,
-                group_index: options.group_index().ok().flatten(),
-                state: TaskState::Failure,
-                result: self.result.clone(),
-                body,
-                root_id: self.root_id.clone(),
-            })));
-        }
     }
 }
 

@@ -147,9 +147,18 @@ pub(super) fn perform<'a>(
     task_id: Option<&'a TaskId>,
     steps: Vec<Step>,
 ) -> BoxFuture<'a, Result<(), Trouble>> {
+    Box::pin(async move { perform_with(ground, task_id, steps, &mut Vec::new()).await })
+}
+
+/// As [`perform`], with `children` that were published before; those of these steps are added.
+pub(super) fn perform_with<'a>(
+    ground: Ground<'a>,
+    task_id: Option<&'a TaskId>,
+    steps: Vec<Step>,
+    children: &'a mut Vec<ResultTuple>,
+) -> BoxFuture<'a, Result<(), Trouble>> {
     // Boxed: the end of a chord may be the end of a member of another chord.
     Box::pin(async move {
-        let mut children: Vec<ResultTuple> = Vec::new();
         for step in steps {
             match step {
                 Step::Publish(follow_up) => match apply::publish(&ground, follow_up).await {
@@ -163,7 +172,7 @@ pub(super) fn perform<'a>(
                 },
                 Step::Store(mut meta) => {
                     if task_id == Some(&meta.task_id) {
-                        meta.children.get_or_insert_default().append(&mut children);
+                        meta.children.get_or_insert_default().append(children);
                     }
                     if !store(&ground, &mut vec![*meta]).await {
                         return Err(Trouble::GiveUp);

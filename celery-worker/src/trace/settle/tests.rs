@@ -282,11 +282,21 @@ fn a_chord_that_fails_ends_its_body_and_calls_its_errbacks() {
         state: TaskState::Failure,
         result: value("{}"),
         body,
+        told: Vec::new(),
         root_id: TaskId::parse("root").unwrap(),
     };
-    let steps = chord_failed(&report.body, &report.root_id, &Failure::chord_error("x"), NOW, &HashSet::new());
-    let words: Vec<_> = steps.iter().map(word).collect();
-    assert_eq!(words, ["store:b:FAILURE", "store:l:FAILURE", "apply:celery.group(\"b\")"]);
+    let failure = Failure::chord_error("x");
+    let words = |told: &[Signature]| -> Vec<_> {
+        chord_failed(&report.body, &report.root_id, &failure, told, NOW, &HashSet::new())
+            .iter()
+            .flat_map(|part| part.errbacks.iter().chain(&part.failures))
+            .map(word)
+            .collect()
+    };
+    assert_eq!(words(&[]), ["apply:celery.group(\"b\")", "store:b:FAILURE", "store:l:FAILURE"]);
+    // An errback that a chord inside this one has called is not called again.
+    let told = report.body.options.link_error().unwrap();
+    assert_eq!(words(&told), ["store:b:FAILURE", "store:l:FAILURE"]);
 }
 
 #[test]
