@@ -471,7 +471,7 @@ mod tests {
         let text = markdown(TABLE);
         assert!(
             text.contains(
-                "| `broker_url` | `--broker` | `CELERY_BROKER_URL` | `amqp://` | the broker (text) |"
+                "| `broker_url` | `--broker` | `CELERY_BROKER_URL`, `CELERY_BROKER_URL_FILE` | `amqp://` | the broker (text) |"
             )
         );
         assert!(text.contains(
