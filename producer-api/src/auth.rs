@@ -7,12 +7,13 @@ use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::middleware::Next;
-use actix_web::{Error, ResponseError, web};
+use actix_web::{Error, HttpMessage, ResponseError, web};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use sha2::{Digest, Sha256};
 
 use crate::problem::{Kind, Problem};
 use crate::state::Api;
+use crate::tickets;
 
 /// The accepted tokens, as digests: the secrets themselves are not kept.
 #[derive(Clone, Default)]
@@ -73,6 +74,27 @@ pub async fn require_token_or_password<B: MessageBody + 'static>(
     guard(request, next, accepted, "Basic realm=\"producer-api\", charset=\"UTF-8\"").await
 }
 
+/// As [`require_token`], for streams: a one-time ticket in the address is accepted too. What it grants is left with the
+/// request, for the next ticket.
+///
+/// # Errors
+/// Only what the inner service fails with.
+pub async fn require_token_or_ticket<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    let mut accepted = accepts(&request, bearer(&request));
+    if let (Some(ticket), Some(api)) = (ticket(&request), request.app_data::<web::Data<Api>>().cloned()) {
+        let grant = tickets::redeem(&api, &ticket, request.path()).await;
+        // A ticket that is no good is an error, also where none is needed: the page should notice.
+        accepted = grant.is_some();
+        if let Some(grant) = grant {
+            request.extensions_mut().insert(grant);
+        }
+    }
+    guard(request, next, accepted, "Bearer realm=\"producer-api\"").await
+}
+
 async fn guard<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
@@ -94,6 +116,12 @@ fn accepts(request: &ServiceRequest, token: Option<String>) -> bool {
         Some(api) => api.tokens.is_empty() || token.is_some_and(|token| api.tokens.accept(&token)),
         None => false,
     }
+}
+
+/// The ticket in the query.
+fn ticket(request: &ServiceRequest) -> Option<String> {
+    let pairs = web::Query::<Vec<(String, String)>>::from_query(request.query_string()).ok()?.into_inner();
+    pairs.into_iter().find(|(name, _)| name == "ticket").map(|(_, value)| value)
 }
 
 fn bearer(request: &ServiceRequest) -> Option<String> {

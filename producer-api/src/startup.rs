@@ -8,6 +8,7 @@ use actix_web::dev::Server;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, web};
 use celery_broker::{BrokerError, Celery};
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -21,6 +22,8 @@ use crate::telemetry;
 /// For the head of a request to arrive (actix closes with 408).
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// For a client to take what it was sent.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// For submissions whose clients have gone, at the end.
 const LEFT_BEHIND: Duration = Duration::from_secs(5);
 
@@ -80,6 +83,11 @@ impl Application {
                 .configure(|services| mounted.mount(services))
                 .configure(|services| routes::configure(services, groups))
         })
+        .on_connect(|connection, _| {
+            if let Some(socket) = connection.downcast_ref::<TcpStream>() {
+                give_up_on_slow_readers(socket);
+            }
+        })
         .keep_alive(config.keep_alive)
         .client_request_timeout(HEAD_TIMEOUT)
         .shutdown_timeout(config.shutdown_timeout.as_secs())
@@ -108,25 +116,14 @@ impl Application {
     /// # Errors
     /// The server died by itself.
     pub async fn run_until(self, stop: CancellationToken) -> io::Result<()> {
-        let Application { mut server, api, dashboard, drain_delay, .. } = self;
-        let handle = server.handle();
-        let died = tokio::select! {
-            served = &mut server => Some(served),
-            () = stop.cancelled() => None,
+        let Application { server, api, dashboard, drain_delay, .. } = self;
+        let serving = async {
+            let served = serve(server, &api, &dashboard, drain_delay, &stop).await;
+            stop.cancel();
+            served
         };
-        let served = match died {
-            Some(served) => served,
-            None => {
-                tracing::info!("stopping");
-                api.drain.cancel();
-                let stopping = async {
-                    tokio::time::sleep(drain_delay).await;
-                    dashboard.close();
-                    handle.stop(true).await;
-                };
-                futures_util::future::join(server, stopping).await.0
-            }
-        };
+        let hub = api.hub.run(api.celery.clone(), stop.clone());
+        let (served, ()) = futures_util::future::join(serving, hub).await;
         // Of clients that have gone meanwhile.
         api.under_way.close();
         if tokio::time::timeout(LEFT_BEHIND, api.under_way.wait()).await.is_err() {
@@ -135,6 +132,40 @@ impl Application {
         api.celery.close().await;
         tracing::info!("stopped");
         served
+    }
+}
+
+/// Serves until `stop`, and then until what is in progress has ended.
+async fn serve(
+    mut server: Server,
+    api: &Api,
+    dashboard: &Dashboard,
+    drain_delay: Duration,
+    stop: &CancellationToken,
+) -> io::Result<()> {
+    let handle = server.handle();
+    let died = tokio::select! {
+        served = &mut server => Some(served),
+        () = stop.cancelled() => None,
+    };
+    if let Some(served) = died {
+        return served;
+    }
+    tracing::info!("stopping");
+    api.drain.cancel();
+    let stopping = async {
+        tokio::time::sleep(drain_delay).await;
+        dashboard.close();
+        handle.stop(true).await;
+    };
+    futures_util::future::join(server, stopping).await.0
+}
+
+/// actix writes for as long as a client takes to read: the kernel ends a connection on which nothing could be delivered
+/// for a while, be the client gone or just not reading.
+fn give_up_on_slow_readers(socket: &TcpStream) {
+    if let Err(err) = socket2::SockRef::from(socket).set_tcp_user_timeout(Some(READ_TIMEOUT)) {
+        tracing::debug!("a connection has no deadline for its reader: {err}");
     }
 }
 

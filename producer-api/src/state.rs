@@ -14,6 +14,7 @@ use crate::auth::Tokens;
 use crate::config::{Config, Limits};
 use crate::depth::Depths;
 use crate::gate::{Gate, Pass};
+use crate::hub::Hub;
 use crate::policy::Policy;
 use crate::problem::{Kind, Outcome, Problem};
 
@@ -41,6 +42,8 @@ pub struct Api {
     pub waits: Gate,
     /// Submissions that go on to their end even if their client has gone.
     pub under_way: TaskTracker,
+    /// What is announced in the result backend.
+    pub hub: Hub,
     /// Lengths of queues.
     pub depths: Depths,
     /// Cancelled when the server begins to stop.
@@ -70,6 +73,7 @@ impl Api {
             publishing: Gate::new(config.limits.in_flight),
             waits: Gate::new(config.limits.waits),
             under_way: TaskTracker::new(),
+            hub: Hub::default(),
             depths: Depths::default(),
             drain: CancellationToken::new(),
             metrics,

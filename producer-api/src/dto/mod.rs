@@ -6,5 +6,7 @@ pub mod batch;
 pub mod canvas;
 pub mod dry_run;
 pub mod form;
+pub mod list;
+pub mod stream;
 pub mod submit;
 pub mod task;

@@ -67,12 +67,15 @@ pub struct Links {
     pub this: String,
     /// Its bare result.
     pub result: String,
+    /// Its stream.
+    pub events: String,
 }
 
 impl Links {
     /// The links of the task with this id, which is made of characters that need no escaping in a path.
     pub fn of(id: &str) -> Self {
-        Links { this: format!("/v1/tasks/{id}"), result: format!("/v1/tasks/{id}/result") }
+        let this = format!("/v1/tasks/{id}");
+        Links { result: format!("{this}/result"), events: format!("{this}/events"), this }
     }
 }
 

@@ -7,12 +7,17 @@
 
 pub mod batch;
 pub mod canvas;
+pub mod events;
+pub mod groups;
 pub mod health;
+pub mod list;
+pub mod lookup;
 pub mod ndjson;
 pub mod openapi;
 pub mod problems;
 pub mod results;
 pub mod tasks;
+pub mod tickets;
 pub mod walkthrough;
 
 use actix_web::http::header::{self, HeaderValue};
@@ -29,6 +34,8 @@ pub enum Access {
     Public,
     /// Clients with a token, where tokens are configured.
     Token,
+    /// As `Token`, or with a one-time ticket.
+    Stream,
 }
 
 /// One address and what it answers to.
@@ -114,6 +121,7 @@ impl Endpoint {
         }));
         match self.access {
             Access::Public => config.service(resource),
+            Access::Stream => config.service(resource.wrap(from_fn(auth::require_token_or_ticket))),
             Access::Token => config.service(resource.wrap(from_fn(auth::require_token))),
         };
     }
@@ -129,7 +137,11 @@ pub struct Groups {
 /// Every address.
 pub fn endpoints(groups: Groups) -> Vec<Endpoint> {
     let mut all = vec![
-        Endpoint::new("/v1/tasks", Access::Token).post(tasks::submit),
+        Endpoint::new("/v1/tasks", Access::Token).get(list::list).post(tasks::submit),
+        Endpoint::new("/v1/tasks/lookup", Access::Token).post(lookup::lookup),
+        Endpoint::new("/v1/groups/{id}", Access::Token).get(groups::read).delete(groups::forget),
+        Endpoint::new("/v1/groups/{id}/results", Access::Token).get(groups::read_results),
+        Endpoint::new("/v1/batches/{id}", Access::Token).get(groups::read_batch).delete(groups::forget_batch),
         Endpoint::new("/v1/tasks/batch", Access::Token).post(batch::submit),
         Endpoint::new("/v1/call/{task}", Access::Token).post(tasks::call),
         Endpoint::new("/v1/canvas", Access::Token).post(canvas::submit),
@@ -138,6 +150,11 @@ pub fn endpoints(groups: Groups) -> Vec<Endpoint> {
             .put(tasks::submit_as)
             .delete(results::forget),
         Endpoint::new("/v1/tasks/{id}/result", Access::Token).get(results::result),
+        Endpoint::new("/v1/tasks/{id}/events", Access::Stream).get(events::task),
+        Endpoint::new("/v1/groups/{id}/events", Access::Stream).get(events::group),
+        Endpoint::new("/v1/batches/{id}/events", Access::Stream).get(events::batch),
+        Endpoint::new("/v1/events", Access::Stream).get(events::everything),
+        Endpoint::new("/v1/tickets", Access::Token).post(tickets::create),
         Endpoint::new("/livez", Access::Public).get(health::livez),
         Endpoint::new("/readyz", Access::Public).get(health::readyz),
         Endpoint::new("/healthz", Access::Public).get(health::healthz),

@@ -7,7 +7,10 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{IntoResponses, Modify, OpenApi};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::{batch, canvas, health, problems, results, tasks, walkthrough};
+use super::{
+    batch, canvas, events, groups, health, list, lookup, problems, results, tasks, tickets, walkthrough,
+};
+use crate::dto::stream::StateChange;
 use crate::problem::ProblemBody;
 
 /// The document. Which paths it has is compared with the table of routes by a test.
@@ -25,9 +28,21 @@ use crate::problem::ProblemBody;
         tasks::call,
         batch::submit,
         canvas::submit,
+        list::list,
+        lookup::lookup,
         results::read,
         results::result,
         results::forget,
+        groups::read,
+        groups::read_results,
+        groups::forget,
+        groups::read_batch,
+        groups::forget_batch,
+        events::task,
+        events::group,
+        events::batch,
+        events::everything,
+        tickets::create,
         walkthrough::start,
         walkthrough::start_by_post,
         walkthrough::queued,
@@ -39,9 +54,11 @@ use crate::problem::ProblemBody;
         problems::explain,
         document,
     ),
-    components(schemas(ProblemBody)),
+    components(schemas(ProblemBody, StateChange)),
     tags(
         (name = "tasks", description = "Submit tasks and read what became of them."),
+        (name = "groups", description = "Read the tasks of a group or batch together."),
+        (name = "streams", description = "Follow tasks by server-sent events."),
         (name = "walkthrough", description = "The web application of the 2016 walkthrough, as it was."),
         (name = "system", description = "Probes, metrics and documentation."),
     ),

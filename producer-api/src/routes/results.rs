@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, ToSchema};
 
 use super::openapi::ReadProblems;
+use crate::dto::submit::hex;
 use crate::dto::task::{Handle, Task};
 use crate::extract::{PathId, Prefer};
 use crate::json;
@@ -244,12 +245,19 @@ pub async fn forget(
             break;
         }
     }
-    if let Some(index) = api.celery.submissions() {
-        let tombstone = Record::forgotten(crate::clock::now().unix_seconds());
-        index.put(&id, &tombstone.encode(), TOMBSTONE).await.map_err(|err| Problem::from_backend(&err))?;
-        index.unlist(std::slice::from_ref(&id)).await.map_err(|err| Problem::from_backend(&err))?;
-    }
+    bury(&api, &id).await?;
     Ok(HttpResponse::NoContent().finish())
+}
+
+/// Leaves a mark in place of a task's record, for a while.
+///
+/// # Errors
+/// `result-backend-unavailable`.
+pub async fn bury(api: &Api, id: &TaskId) -> Result<(), Problem> {
+    let Some(index) = api.celery.submissions() else { return Ok(()) };
+    let tombstone = Record::forgotten(crate::clock::now().unix_seconds());
+    index.put(id, &tombstone.encode(), TOMBSTONE).await.map_err(|err| Problem::from_backend(&err))?;
+    index.unlist(std::slice::from_ref(id)).await.map_err(|err| Problem::from_backend(&err))
 }
 
 /// What is known of a task.
@@ -272,24 +280,45 @@ pub async fn find(
     limit: Option<Duration>,
 ) -> Result<Found, Problem> {
     let (record, meta) = both(api, id).await?;
-    let mut found = Found { record, meta };
-    match (&found.record, &found.meta) {
-        (None, None) if !assume_pending => {
-            let detail = "it was never submitted here, or its record has expired";
-            return Err(Problem::new(Kind::TaskUnknown, detail).task(id));
-        }
-        (Some(record), None) if record.stage == Stage::Forgotten => {
-            return Err(Problem::new(Kind::TaskForgotten, "its result was deleted").task(id));
-        }
-        _ => {}
-    }
-    found.record = found.record.filter(|record| record.stage != Stage::Forgotten);
+    let mut found = known_as(id, record, meta, assume_pending)?;
     let ready = found.meta.as_ref().is_some_and(|meta| meta.status.is_ready());
     let futile = found.record.as_ref().is_some_and(|record| record.ignore_result == Some(true));
     if let Some(limit) = limit.filter(|_| !ready && !futile) {
         found.meta = wait::until_ready(api, id, limit).await?.or(found.meta);
     }
     Ok(found)
+}
+
+/// What is known of a task, if anything is.
+///
+/// # Errors
+/// `task-unknown`, `task-forgotten`.
+pub fn known_as(
+    id: &TaskId,
+    record: Option<Record>,
+    meta: Option<ResultMeta>,
+    assume_pending: bool,
+) -> Result<Found, Problem> {
+    match (&record, &meta) {
+        (None, None) if !assume_pending => {
+            let detail = "it was never submitted here, or its record has expired";
+            Err(Problem::new(Kind::TaskUnknown, detail).task(id))
+        }
+        (Some(record), None) if record.stage == Stage::Forgotten => {
+            Err(Problem::new(Kind::TaskForgotten, "its result was deleted").task(id))
+        }
+        _ => Ok(Found { record: record.filter(|record| record.stage != Stage::Forgotten), meta }),
+    }
+}
+
+/// The records of tasks, in the order of `ids`.
+///
+/// # Errors
+/// `result-backend-unavailable`.
+pub async fn records(api: &Api, ids: &[TaskId]) -> Result<Vec<Option<Record>>, Problem> {
+    let Some(index) = api.celery.submissions() else { return Ok(ids.iter().map(|_| None).collect()) };
+    let records = index.get_many(ids).await.map_err(|err| Problem::from_backend(&err))?;
+    Ok(records.into_iter().map(|bytes| bytes.and_then(|bytes| Record::decode(&bytes))).collect())
 }
 
 /// Whether anything is known of a task.
@@ -391,10 +420,13 @@ fn describe(response: &mut HttpResponseBuilder, state: &str, ready: bool) {
 }
 
 fn etag(state: &str, body: &[u8]) -> String {
-    let digest = Sha256::digest(body);
-    let hash = digest.iter().take(4).fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    format!("\"{}\"", mark(state, body))
+}
+
+/// A short text that is another one for another state or body.
+pub fn mark(state: &str, body: &[u8]) -> String {
     let word: String = state.chars().filter(char::is_ascii_alphanumeric).collect();
-    format!("\"{word}-{hash}\"")
+    format!("{word}-{}", hex(&Sha256::digest(body)[..4]))
 }
 
 /// Whether `If-None-Match` names the tag.

@@ -88,6 +88,11 @@ impl TestApp {
         TestApp { base: format!("http://{address}"), http, celery, stop }
     }
 
+    /// Tells the server to stop.
+    pub(crate) fn stop(&self) {
+        self.stop.cancel();
+    }
+
     /// Its address, `127.0.0.1:port`.
     pub(crate) fn address(&self) -> &str {
         self.base.strip_prefix("http://").unwrap()

@@ -175,7 +175,8 @@ async fn addresses_and_methods_that_do_not_exist_are_problems_too() {
         app.get(path).await.problem(404, "not-found");
     }
     for (method, path, allow) in [
-        (Method::GET, "/v1/tasks", "POST"),
+        (Method::PUT, "/v1/tasks", "GET, HEAD, POST"),
+        (Method::GET, "/v1/tasks/batch", "POST"),
         (Method::POST, "/v1/tasks/x", "GET, HEAD, PUT, DELETE"),
         (Method::PATCH, "/v1/tasks/x/result", "GET, HEAD"),
         (Method::OPTIONS, "/livez", "GET, HEAD"),

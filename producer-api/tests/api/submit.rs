@@ -26,7 +26,14 @@ async fn a_202_is_a_message_in_the_queue() {
         ("root_id", json!(id)),
         ("deduplicated", json!(false)),
         ("warnings", json!([])),
-        ("links", json!({"self": format!("/v1/tasks/{id}"), "result": format!("/v1/tasks/{id}/result")})),
+        (
+            "links",
+            json!({
+                "self": format!("/v1/tasks/{id}"),
+                "result": format!("/v1/tasks/{id}/result"),
+                "events": format!("/v1/tasks/{id}/events")
+            }),
+        ),
     ] {
         assert_eq!(handle[member], value, "{member} in {handle:#}");
     }
