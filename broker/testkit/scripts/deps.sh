@@ -49,6 +49,8 @@ for part in "${@:-base}"; do
             command -v promtool >/dev/null || need prometheus
             command -v systemd-analyze >/dev/null || need systemd
             command -v curl >/dev/null || need curl
+            command -v jq >/dev/null || need jq
+            command -v nsenter >/dev/null || need util-linux
             ;;
         *) say "unknown part: $part" >&2; exit 2 ;;
     esac

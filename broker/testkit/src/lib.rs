@@ -32,6 +32,7 @@ mod python;
 pub use python::{Flower, Output, Python, PythonWorker, peer_app};
 
 pub mod config;
+pub mod document;
 pub mod golden;
 mod guard;
 pub mod kubelet;

@@ -1,11 +1,13 @@
 //! Images without an engine: what the Dockerfile says of each, and a container's root folder with nothing in it but
 //! glibc, the certificates and the program. The restrictions of the manifest hold: user, no privileges, read-only root.
 
-use crate::config;
+use crate::program::{Program, Recipe, or_give_up};
+use crate::{config, guard};
 use anyhow::Context as _;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// The targets of a Dockerfile with their entry points.
@@ -34,7 +36,7 @@ pub fn entry_points(dockerfile: &str) -> BTreeMap<String, Vec<String>> {
 /// When it cannot be read.
 pub fn dockerfile() -> String {
     let path = config::repository().join("manifests/docker/Dockerfile");
-    crate::program::or_give_up(fs::read_to_string(&path).with_context(|| path.display().to_string()))
+    or_give_up(fs::read_to_string(&path).with_context(|| path.display().to_string()))
 }
 
 /// One process as a container would hold it.
@@ -54,9 +56,44 @@ pub struct Sandbox {
     pub env: BTreeMap<String, String>,
 }
 
+/// A new folder that anybody may write to: a volume of a container.
+///
+/// # Panics
+/// When it cannot be made.
+pub fn volume(name: &str) -> PathBuf {
+    let make = || {
+        let folder = guard::folder(name)?;
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777))?;
+        Ok(folder)
+    };
+    or_give_up(make())
+}
+
 impl Sandbox {
+    /// Starts a container with this command.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start(&self, command: &[String]) -> Program {
+        or_give_up(guard::folder(&self.hostname).and_then(|folder| self.start_in(&folder, command)))
+    }
+
+    /// Starts it with its root and its output in a folder.
+    pub(crate) fn start_in(&self, folder: &Path, command: &[String]) -> anyhow::Result<Program> {
+        let root = folder.join("root");
+        fs::create_dir_all(&root)?;
+        let script = self.script(&root, command);
+        let recipe = Recipe {
+            path: "unshare".into(),
+            args: ["--mount", "--uts", "sh", "-c", &script].map(Into::into).to_vec(),
+            env: vec![],
+            folder: folder.to_owned(),
+        };
+        Program::run(&self.hostname, recipe)
+    }
+
     /// The script that becomes the process, to be run by `unshare` in namespaces of its own.
-    pub(crate) fn script(&self, root: &Path, command: &[String]) -> String {
+    fn script(&self, root: &Path, command: &[String]) -> String {
         let root = quoted(&root.to_string_lossy());
         let mut text = format!(
             "set -e\nhostname {host}\nmount -t tmpfs -o mode=0755 tmpfs {root}\ncd {root}\n\

@@ -129,12 +129,11 @@ async fn obey(cluster: &Cluster, words: &[&str]) -> anyhow::Result<Said> {
             cluster.try_delete().await?;
             Ok(Said::Text("deleted\n".to_owned()))
         }
-        ["kubectl", "rollout", "status", workloads @ ..] => {
-            for workload in workloads {
-                cluster.try_settled(name_of(workload)?).await?;
-            }
-            Ok(Said::Text(workloads.iter().map(|name| format!("{name} successfully rolled out\n")).collect()))
+        ["kubectl", "rollout", "status", workload] => {
+            cluster.try_settled(name_of(workload)?).await?;
+            Ok(Said::Text(format!("{workload} successfully rolled out\n")))
         }
+        ["kubectl", "config", "set-context", "--current"] => Ok(Said::Text("Context modified.\n".to_owned())),
         ["kubectl", "rollout", "restart", workload] => {
             cluster.try_rollout(name_of(workload)?).await?;
             Ok(Said::Text(format!("{workload} restarted\n")))
@@ -164,7 +163,7 @@ async fn obey(cluster: &Cluster, words: &[&str]) -> anyhow::Result<Said> {
             Ok(Said::Forward { text, local, service: service.to_owned(), port })
         }
         ["docker", "build", rest @ ..] => built(cluster, rest),
-        ["kind", "create", "cluster"] => Ok(Said::Text("a stand-in is already there\n".to_owned())),
+        ["kind", "create" | "delete", "cluster"] => Ok(Said::Text("this is a stand-in\n".to_owned())),
         ["kind", "load", "docker-image", images @ ..] => {
             for image in images {
                 cluster.entry_point(image)?;
@@ -202,7 +201,9 @@ fn name_of(workload: &str) -> anyhow::Result<&str> {
 
 fn listed(cluster: &Cluster) -> String {
     let mut text = format!("{:<32} READY   STATUS        RESTARTS\n", "NAME");
-    for pod in cluster.all_pods() {
+    let mut pods = cluster.all_pods();
+    pods.sort_by(|one, other| one.name.cmp(&other.name));
+    for pod in pods {
         let status = pod.status();
         if status.end.is_some() {
             continue;

@@ -106,6 +106,9 @@ impl Cluster {
 
     async fn try_apply(&self, overlay: &str) -> anyhow::Result<Vec<String>> {
         let objects = Arc::new(Objects::read(&try_render(overlay)?)?);
+        for workload in objects.workloads.values().filter(|workload| !is_server(workload)) {
+            self.entry_point(&container(workload)?.image)?;
+        }
         *lock(&self.0.objects) = objects.clone();
         let mut made = Vec::new();
         // Servers first: the addresses of the others' secrets come from them.
@@ -378,7 +381,6 @@ impl Cluster {
         let file_name = Path::new(program).file_name().unwrap_or_default().to_string_lossy();
         let outside = binary(&file_name);
         let folder = guard::folder(&name)?;
-        fs::create_dir_all(folder.join("root"))?;
         let mut ports = BTreeMap::new();
         let mut env = objects.environment(&container)?;
         for port in &container.ports {

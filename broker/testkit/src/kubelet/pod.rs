@@ -3,7 +3,7 @@
 use super::image::Sandbox;
 use super::manifest::{Container, Probe, Workload};
 use super::probe::{self, Target};
-use crate::program::{Program, Recipe};
+use crate::program::Program;
 use crate::wait;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -156,14 +156,7 @@ impl Pod {
 
     fn start(&self) -> anyhow::Result<()> {
         let Body::Process { sandbox, command, folder, program } = &self.body else { return Ok(()) };
-        let script = sandbox.script(&folder.join("root"), command);
-        let recipe = Recipe {
-            path: "unshare".into(),
-            args: ["--mount", "--uts", "sh", "-c", &script].map(Into::into).to_vec(),
-            env: vec![],
-            folder: folder.clone(),
-        };
-        let started = Arc::new(Program::run(&self.name, recipe)?);
+        let started = Arc::new(sandbox.start_in(folder, command)?);
         *program.lock().unwrap_or_else(PoisonError::into_inner) = Some(started);
         Ok(())
     }

@@ -8,6 +8,7 @@
 
 mod stage;
 
+mod container;
 mod http;
 mod kubernetes;
 mod malformed;
@@ -17,3 +18,4 @@ mod pages;
 mod python_client;
 mod python_worker;
 mod remote_control;
+mod walkthrough;
