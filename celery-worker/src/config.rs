@@ -89,6 +89,12 @@ pub const SETTINGS: &[Setting] = &[
         secret: false,
         doc: "Tasks that run at the same time. Default: the number of CPUs.",
     },
+    text(
+        "worker_autoscale",
+        "autoscale",
+        "CELERY_WORKER_AUTOSCALE",
+        "`max,min`: as many slots as there is work, within these bounds; in place of `worker_concurrency`.",
+    ),
     Setting {
         name: "worker_prefetch_multiplier",
         flag: "prefetch-multiplier",
@@ -424,7 +430,9 @@ impl Settings {
         let queues =
             config.list("worker_queues").into_iter().filter(|queue| !excluded.contains(queue)).collect();
         let solo = config.text("worker_pool") == Some("solo");
+        let autoscale = config.text("worker_autoscale").map(str::parse).transpose()?;
         Ok(Settings {
+            autoscale,
             nodename: config.text("worker_hostname").map(str::to_owned),
             queues,
             concurrency: if solo { 1 } else { number("worker_concurrency").unwrap_or(defaults.concurrency) },

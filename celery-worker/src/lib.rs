@@ -31,6 +31,7 @@ pub mod config;
 pub mod health;
 pub mod nodename;
 
+pub use pool::autoscale::Range as AutoscaleRange;
 #[doc(hidden)]
 pub use task::private as __private;
 pub use worker::{

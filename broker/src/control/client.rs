@@ -146,6 +146,11 @@ impl Client {
         if request.is_some() {
             return Err(BrokerError::new(BrokerErrorKind::Timeout, "a queue for the replies"));
         }
+        let mut names: Vec<&str> = replies.iter().map(|reply| reply.node.as_str()).collect();
+        names.sort_unstable();
+        if let Some([name, _]) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            tracing::warn!("several workers are called {name}; give each its own name with -n");
+        }
         Ok(replies)
     }
 

@@ -13,6 +13,8 @@ use crate::error::{BrokerError, BrokerErrorKind};
 
 /// How long a reply may take to reach the broker.
 const REPLY_DEADLINE: Duration = Duration::from_secs(5);
+/// A queue that is not ours after this long is probably another worker's of the same name.
+const DUPLICATE: Duration = Duration::from_secs(10);
 /// A request that expired longer ago than this is old; within it, the clocks of two machines may just differ.
 const SKEW: f64 = 60.0;
 
@@ -28,6 +30,8 @@ pub struct Node {
     clock: Lamport,
     buffer: std::collections::VecDeque<ConsumerEvent>,
     incoming: Vec<ConsumerEvent>,
+    /// Until when the queue may take to be ours before that is said; `None` when it is, or was said.
+    patience: Option<tokio::time::Instant>,
 }
 
 impl Node {
@@ -47,6 +51,7 @@ impl Node {
             clock: Lamport::default(),
             buffer: std::collections::VecDeque::new(),
             incoming: Vec::new(),
+            patience: Some(tokio::time::Instant::now() + DUPLICATE),
         }
     }
 
@@ -66,12 +71,27 @@ impl Node {
                         return None;
                     }
                     ConsumerEvent::Lost { reason, .. } => tracing::debug!(reason, "remote control is away"),
-                    ConsumerEvent::Connected { .. } | ConsumerEvent::Cancelled { .. } => {}
+                    ConsumerEvent::Connected { .. } => self.patience = None,
+                    ConsumerEvent::Cancelled { .. } => {}
                 }
             }
             match &mut self.consumer {
                 Ok(consumer) => {
-                    if consumer.recv_many(&mut self.incoming, 64).await == 0 {
+                    let received = tokio::select! {
+                        received = consumer.recv_many(&mut self.incoming, 64) => received,
+                        () = at(self.patience) => {
+                            self.patience = None;
+                            if self.celery.health().connected {
+                                tracing::warn!(
+                                    "{} cannot be reached by remote control: another worker seems to have its name; \
+                                     give each its own with -n",
+                                    self.name
+                                );
+                            }
+                            continue;
+                        }
+                    };
+                    if received == 0 {
                         return None;
                     }
                 }
@@ -153,6 +173,13 @@ impl Node {
                 None
             }
         }
+    }
+}
+
+async fn at(moment: Option<tokio::time::Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -482,7 +482,9 @@ impl Intake {
         let (ended, busy) = self.engine.stats.ended_so_far();
         self.prefetch.observe(ended - self.seen.0, busy.saturating_sub(self.seen.1));
         self.seen = (ended, busy);
-        self.prefetch.set_concurrency(self.engine.pool.size());
+        // As in Celery, the prefetch follows the most slots there may be.
+        let slots = self.engine.autoscale.range().map_or(self.engine.pool.size(), |range| range.max);
+        self.prefetch.set_concurrency(slots);
         self.prefetch.set_held(self.held.len());
         let target = self.prefetch.target();
         if target == self.asked || !self.connected {

@@ -1,4 +1,5 @@
-//! The settings of a running worker as `inspect conf` and `inspect report` show them: Celery's names, no secrets.
+//! The settings of a running worker as `inspect conf` and `inspect report` show them: Celery's names, no secrets. Some of
+//! Celery's have one value here, and are shown with it.
 
 use std::time::Duration;
 
@@ -6,8 +7,7 @@ use serde_json::{Value, json};
 
 use crate::worker::engine::Engine;
 
-/// Name and value of each setting that has a meaning here. URLs are not among them: `inspect stats` shows where the
-/// broker is.
+/// Name and value of each setting that has a meaning here. The broker's URL is without its password.
 pub(super) fn shown(engine: &Engine) -> Vec<(&'static str, Value)> {
     let settings = &engine.settings;
     let tasks = settings.tasks.resolve(&celery_protocol::TaskOptions::DEFAULT);
@@ -36,6 +36,23 @@ pub(super) fn shown(engine: &Engine) -> Vec<(&'static str, Value)> {
         ("task_track_started", json!(tasks.track_started)),
         ("task_time_limit", seconds(tasks.time_limit)),
         ("task_soft_time_limit", seconds(tasks.soft_time_limit)),
+        ("task_reject_on_worker_lost", json!(tasks.reject_on_worker_lost)),
+        ("worker_pool", json!(if settings.prefork { "prefork" } else { "tasks" })),
+        ("worker_max_tasks_per_child", json!(settings.max_tasks_per_child)),
+        ("worker_max_memory_per_child", json!(settings.max_memory_per_child)),
+        ("worker_max_crashes", json!(settings.max_crashes)),
+        ("worker_soft_shutdown_timeout", seconds(Some(settings.soft_shutdown_timeout))),
+        ("worker_enable_soft_shutdown_on_idle", json!(settings.soft_shutdown_on_idle)),
+        ("worker_cancel_long_running_tasks_on_connection_loss", json!(settings.cancel_on_connection_loss)),
+        ("worker_revoke_expires", seconds(Some(settings.revoke_expires))),
+        ("worker_state_db", json!(settings.statedb)),
+        ("worker_cluster_rate_limits", json!(settings.cluster_limits)),
+        ("broker_url", broker_url(&engine.celery.broker_info())),
+        ("broker_heartbeat", engine.celery.broker_info()["heartbeat"].clone()),
+        ("include", json!([])),
+        ("deprecated_settings", Value::Null),
+        ("worker_hijack_root_logger", json!(false)),
+        ("worker_log_color", json!(false)),
         ("timezone", json!("UTC")),
         ("enable_utc", json!(true)),
     ]
@@ -43,4 +60,12 @@ pub(super) fn shown(engine: &Engine) -> Vec<(&'static str, Value)> {
 
 fn seconds(duration: Option<Duration>) -> Value {
     json!(duration.map(|duration| duration.as_secs_f64()))
+}
+
+/// As Celery shows it: `amqp://user:**@host:5672//`.
+fn broker_url(info: &Value) -> Value {
+    let text = |name: &str| info.get(name).and_then(Value::as_str).unwrap_or_default();
+    let scheme = if info["ssl"] == true { "amqps" } else { "amqp" };
+    let (user, host, vhost) = (text("userid"), text("hostname"), text("virtual_host"));
+    json!(format!("{scheme}://{user}:**@{host}:{}/{vhost}", info["port"]))
 }

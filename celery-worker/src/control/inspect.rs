@@ -112,7 +112,7 @@ pub(super) async fn stats(engine: &Engine) -> Value {
         _ => json!("N/A"),
     };
     let abandoned = engine.abandoned.load(std::sync::atomic::Ordering::Relaxed);
-    json!({
+    let mut stats = json!({
         "total": total,
         "pid": std::process::id(),
         "clock": engine.celery.lamport().value().to_string(),
@@ -130,7 +130,13 @@ pub(super) async fn stats(engine: &Engine) -> Value {
         "broker": engine.celery.broker_info(),
         "prefetch_count": engine.order(Order::Prefetch).await.unwrap_or_default(),
         "rusage": stats::resource_usage(),
-    })
+    });
+    if let (Some(range), Some(stats)) = (engine.autoscale.range(), stats.as_object_mut()) {
+        let wanted = engine.pool.running().len() + engine.pool.waiting().len();
+        let autoscaler = json!({ "max": range.max, "min": range.min, "current": slots, "qty": wanted });
+        stats.insert("autoscaler".to_owned(), autoscaler);
+    }
+    stats
 }
 
 fn seconds(limit: Option<std::time::Duration>) -> f64 {

@@ -104,7 +104,7 @@ async fn answer(engine: &Engine, request: &Request) -> Option<Value> {
         Command::PoolGrow { n } => mutate::pool_grow(engine, n).await,
         Command::PoolShrink { n } => mutate::pool_shrink(engine, n),
         Command::PoolRestart => error_value("ValueError('Pool restarts not enabled')"),
-        Command::Autoscale { .. } => error_value("ValueError('Autoscale not enabled')"),
+        Command::Autoscale { max, min } => mutate::autoscale(engine, max, min),
         Command::AddConsumer(new) => mutate::add_consumer(engine, &new).await,
         Command::CancelConsumer { queue } => mutate::cancel_consumer(engine, &queue).await,
         Command::Shutdown => {

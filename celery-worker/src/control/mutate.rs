@@ -1,6 +1,6 @@
 //! Commands that change something: each goes to the owner of what it changes and answers with Celery's words.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +8,7 @@ use celery_broker::ExchangeSpec;
 use celery_broker::control::Revocation;
 use celery_protocol::control::{NewQueue, error_value, ok_value};
 use celery_protocol::{QueueName, ResultMeta, TaskId, TaskName, TaskState, TimeLimits, WireTime, repr};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::revocations;
 use crate::consumer::Order;
@@ -134,38 +134,61 @@ async fn store_revoked(engine: &Engine, ids: &[&TaskId], now: SystemTime) {
 /// Revokes whatever carries one of the stamps.
 pub(super) async fn revoke_by_stamps(
     engine: &Engine,
-    headers: &[(String, Vec<Value>)],
+    headers: &Map<String, Value>,
     terminate: Option<Signal>,
 ) -> Value {
-    let shown = python_dict(headers);
+    let shown = repr::exact(&Value::from(headers.clone()).to_string());
+    let wanted: Vec<(&str, &[Value])> =
+        headers.iter().map(|(name, value)| (name.as_str(), stamps(value))).collect();
     let accepted = {
         let mut revoked = engine.revoked();
-        headers.iter().all(|(name, values)| revoked.add_stamp(name, values.iter().cloned()))
+        wanted.iter().all(|(name, values)| revoked.add_stamp(name, values.iter().cloned()))
     };
     if !accepted {
         return error_value("ValueError('too many revoked stamps')");
     }
-    let kept = headers
-        .iter()
-        .flat_map(|(name, values)| values.iter().map(|value| Revocation::Stamp(name.clone(), value.clone())));
+    let kept = wanted.iter().flat_map(|(name, values)| {
+        values.iter().map(|value| Revocation::Stamp((*name).to_owned(), value.clone()))
+    });
     revocations::keep(engine, &kept.collect::<Vec<_>>()).await;
     engine.order(Order::Sweep).await;
     let Some(signal) = terminate else {
         return ok_value(format!("headers {shown} flagged as revoked, but not terminated"));
     };
-    let now = SystemTime::now();
-    let mut any = false;
+    let mut found: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for job in engine.pool.running() {
-        if matches!(engine.admit(&job, now), crate::consumer::admit::Verdict::Never(_)) {
+        let mut any = false;
+        for (name, values) in &wanted {
+            let own = job.request.headers().stamps.get(*name).map(stamps).unwrap_or_default();
+            for value in own.iter().filter(|value| values.contains(value)) {
+                found.entry(name).or_default().insert(repr::exact(&value.to_string()));
+                any = true;
+            }
+        }
+        if any {
             end(&job, signal);
-            any = true;
         }
     }
-    ok_value(if any {
-        format!("headers {shown} revoked")
-    } else {
+    ok_value(if found.is_empty() {
         format!("headers {shown} were not terminated")
+    } else {
+        let pairs: Vec<String> = found
+            .iter()
+            .map(|(name, values)| {
+                let values: Vec<_> = values.iter().cloned().collect();
+                format!("{}: {}", repr::quoted(name, 256), python_set(&values))
+            })
+            .collect();
+        format!("headers defaultdict(<class 'set'>, {{{}}}) revoked", pairs.join(", "))
     })
+}
+
+/// A stamp's values: a list of them, or one.
+fn stamps(value: &Value) -> &[Value] {
+    match value {
+        Value::Array(values) => values,
+        one => std::slice::from_ref(one),
+    }
 }
 
 pub(super) async fn set_rate_limit(engine: &Engine, task: &str, rate: Option<&str>) -> Value {
@@ -219,6 +242,9 @@ pub(super) fn hello(engine: &Engine, from_node: &str, ids: &[String]) -> Value {
 }
 
 pub(super) async fn pool_grow(engine: &Engine, n: u32) -> Value {
+    if engine.autoscale.range().is_some() {
+        return error_value("pool_grow is not supported with autoscale. Adjust autoscale range instead.");
+    }
     let room = MAX_SLOTS.saturating_sub(engine.pool.size());
     let count = usize::try_from(n).unwrap_or(MAX_SLOTS);
     if count > room {
@@ -231,12 +257,23 @@ pub(super) async fn pool_grow(engine: &Engine, n: u32) -> Value {
 }
 
 pub(super) fn pool_shrink(engine: &Engine, n: u32) -> Value {
+    if engine.autoscale.range().is_some() {
+        return error_value("pool_shrink is not supported with autoscale. Adjust autoscale range instead.");
+    }
     let count = usize::try_from(n).unwrap_or(MAX_SLOTS);
     if count >= engine.pool.size() {
         return error_value("ValueError(\"Can't shrink pool. All processes busy!\")");
     }
     engine.pool.remove_lanes(count);
     ok_value("pool will shrink")
+}
+
+pub(super) fn autoscale(engine: &Engine, max: Option<u32>, min: Option<u32>) -> Value {
+    let slots = |n: Option<u32>| n.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+    match engine.autoscale.update(slots(max), slots(min), MAX_SLOTS) {
+        Ok(range) => ok_value(format!("autoscale now max={} min={}", range.max, range.min)),
+        Err(problem) => error_value(problem),
+    }
 }
 
 pub(super) async fn add_consumer(engine: &Engine, new: &NewQueue) -> Value {
@@ -276,16 +313,4 @@ pub(super) async fn cancel_consumer(engine: &Engine, queue: &str) -> Value {
 
 fn python_set(shown: &[String]) -> String {
     if shown.is_empty() { "set()".to_owned() } else { format!("{{{}}}", shown.join(", ")) }
-}
-
-fn python_dict(headers: &[(String, Vec<Value>)]) -> String {
-    let value = |values: &[Value]| match values {
-        [one] => repr::repr(&one.to_string(), 256),
-        many => repr::repr(&Value::from(many.to_vec()).to_string(), 256),
-    };
-    let pairs: Vec<String> = headers
-        .iter()
-        .map(|(name, values)| format!("{}: {}", repr::quoted(name, 256), value(values)))
-        .collect();
-    format!("{{{}}}", pairs.join(", "))
 }

@@ -4,6 +4,7 @@
 //! wake-up. What ended is handed on in batches: when 64 have gathered, when the queue is empty, or when the next task
 //! waits. Lanes live on a runtime of their own: a task that blocks its thread stops neither acks nor heartbeats.
 
+pub(crate) mod autoscale;
 pub(crate) mod crashes;
 mod job;
 pub(crate) mod process;

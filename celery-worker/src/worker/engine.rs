@@ -22,6 +22,7 @@ use crate::consumer::admit::{self, Verdict};
 use crate::consumer::cluster_limit::ClusterLimit;
 use crate::consumer::revoked::Revoked;
 use crate::context::{Context, ContextEnv};
+use crate::pool::autoscale::Autoscale;
 use crate::pool::process::Processes;
 use crate::pool::{Job, Pool, Work, crashes};
 use crate::stats::Stats;
@@ -41,6 +42,7 @@ pub(crate) struct Engine {
     pub(crate) nodename: Nodename,
     pub(crate) catalog: Catalog,
     pub(crate) pool: Pool,
+    pub(crate) autoscale: Autoscale,
     /// The child processes that run the tasks, if any do.
     pub(crate) processes: Option<Processes>,
     pub(crate) stats: Stats,
@@ -81,6 +83,7 @@ impl Engine {
         Engine {
             catalog: Catalog::new(tasks, &settings.tasks),
             pool: Pool::new(settings.threads()),
+            autoscale: Autoscale::new(settings.autoscale),
             processes: (settings.prefork && !is_pool_child()).then(Processes::default),
             stats: Stats::new(),
             emitter: celery.event_emitter(nodename.as_str()),

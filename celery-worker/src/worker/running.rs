@@ -19,7 +19,7 @@ use super::{Stopped, Worker, WorkerError, WorkerHandle};
 use crate::consumer::Intake;
 use crate::consumer::prefetch::Prefetch;
 use crate::context::Interrupt;
-use crate::pool::crashes;
+use crate::pool::{autoscale, crashes};
 use crate::trace::{overdue, settler};
 use crate::{control, heartbeat};
 
@@ -60,8 +60,8 @@ impl Running {
     pub(super) fn start(worker: Worker) -> Result<Running, WorkerError> {
         let Worker { celery, tasks, settings, queues, nodename, handle } = worker;
         let runtime =
-            TaskRuntime::new(settings.threads(), settings.concurrency).map_err(WorkerError::Runtime)?;
-        let prefetch = Prefetch::new(settings.prefetch_multiplier, settings.concurrency, settings.eta_limit);
+            TaskRuntime::new(settings.threads(), settings.most_slots()).map_err(WorkerError::Runtime)?;
+        let prefetch = Prefetch::new(settings.prefetch_multiplier, settings.most_slots(), settings.eta_limit);
         let options = ConsumeOptions::new(queues.clone()).prefetch(prefetch.target());
         let consumer = celery.consume(options).map_err(WorkerError::Broker)?;
         let (orders, order_receiver) = mpsc::channel(ORDERS);
@@ -83,6 +83,9 @@ impl Running {
         let mut side = Supervisor::new(stop_side.clone());
         if let Some(every) = engine.settings.heartbeat {
             side.spawn("heartbeat", heartbeat::run(engine.clone(), every, stop_side.clone()));
+        }
+        if engine.settings.autoscale.is_some() {
+            side.spawn("autoscale", autoscale::run(engine.clone(), stop_side.clone()));
         }
         side.spawn("revocations", control::revocations::run(engine.clone(), stop_side.clone()));
         if engine.settings.remote_control {
@@ -118,11 +121,11 @@ impl Running {
             let (engine, runtime) = (running.engine.clone(), running.tasks.handle());
             running.lanes.spawn_finite(&runtime, "children", async move {
                 if let Some(processes) = &engine.processes {
-                    processes.warm_up(engine.settings.concurrency).await;
+                    processes.warm_up(engine.settings.first_slots()).await;
                 }
             });
         }
-        running.add_lanes(running.engine.settings.concurrency);
+        running.add_lanes(running.engine.settings.first_slots());
         Ok(running)
     }
 

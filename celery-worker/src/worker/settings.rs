@@ -8,6 +8,7 @@ use celery_protocol::content::Accept;
 use celery_protocol::{QueueName, TaskName, TaskOptions};
 
 use crate::consumer::cluster_limit::ClusterLimit;
+use crate::pool::autoscale::Range as AutoscaleRange;
 
 /// The settings of one worker. Names follow Celery's where it has one.
 #[derive(Debug, Clone)]
@@ -50,6 +51,9 @@ pub struct Settings {
     /// How long a warm shutdown waits for running tasks; `None` waits as long as they take, as Celery does.
     /// Default: none.
     pub shutdown_grace: Option<Duration>,
+    /// Between how many slots the worker has, by the work there is (`--autoscale`). Default: none, it has
+    /// [`concurrency`](Self::concurrency).
+    pub autoscale: Option<AutoscaleRange>,
     /// Run tasks in child processes (`worker_pool = prefork`): they can be killed, and a task that takes its process with it
     /// does not take the worker. The program starts itself again for it, so it must reach
     /// [`Worker::run_until`](super::Worker::run_until) with the same arguments. Default: false, tasks run in this process.
@@ -150,6 +154,7 @@ impl Default for Settings {
             eta_limit: 10_000,
             store_patience: Duration::from_secs(60),
             shutdown_grace: None,
+            autoscale: None,
             prefork: false,
             max_tasks_per_child: None,
             max_memory_per_child: None,
@@ -175,9 +180,19 @@ impl Settings {
         limits.map(|limit| (limit.task.clone(), limit)).collect()
     }
 
+    /// The slots at the start.
+    pub(crate) fn first_slots(&self) -> usize {
+        self.autoscale.map_or(self.concurrency, |range| range.min)
+    }
+
+    /// The most slots that there are to be.
+    pub(crate) fn most_slots(&self) -> usize {
+        self.autoscale.map_or(self.concurrency, |range| range.max)
+    }
+
     /// Threads that run async tasks.
     pub(crate) fn threads(&self) -> usize {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        self.task_threads.unwrap_or_else(|| self.concurrency.min(cpus)).max(1)
+        self.task_threads.unwrap_or_else(|| self.most_slots().min(cpus)).max(1)
     }
 }

@@ -4,6 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use celery_broker::QueueSpec;
+use celery_broker::control::Destination;
+use celery_protocol::control::Command;
 use celery_protocol::{QueueName, TaskState};
 use celery_testkit::wait;
 use serde_json::json;
@@ -93,4 +95,37 @@ async fn the_state_file_keeps_revocations_over_a_restart() {
     assert_eq!(stage.witness.runs.load(Ordering::SeqCst), 0);
     worker.stop().await;
     std::fs::remove_file(&path).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slots_follow_the_work() {
+    let stage = Stage::new("autoscale").await;
+    let range = "3,1".parse().unwrap();
+    let worker = stage.run(stage.worker().await.configure(|own| own.autoscale = Some(range))).await;
+    for _ in 0..5 {
+        stage.call("t.sleep", json!([60_000])).await;
+    }
+    wait::until(SOON, "three run", async || match stage.witness.running.load(Ordering::SeqCst) {
+        3 => Ok(()),
+        n => Err(n),
+    })
+    .await;
+    let control = stage.celery.control();
+    let ask = async |command: Command| {
+        let replies = control.call(&command, Destination::All, Duration::from_secs(2)).await.unwrap();
+        replies.into_iter().next().unwrap().value
+    };
+    let autoscaler = ask(Command::Stats).await["autoscaler"].clone();
+    assert_eq!(autoscaler, json!({"max": 3, "min": 1, "current": 3, "qty": 5}));
+    let grown = ask(Command::Autoscale { max: Some(4), min: None }).await;
+    assert_eq!(grown, json!({"ok": "autoscale now max=4 min=1"}));
+    wait::until(SOON, "four run", async || match stage.witness.running.load(Ordering::SeqCst) {
+        4 => Ok(()),
+        n => Err(n),
+    })
+    .await;
+    let refused = ask(Command::PoolGrow { n: 1 }).await;
+    assert!(refused["error"].as_str().unwrap().contains("not supported with autoscale"), "{refused}");
+    assert_eq!(stage.witness.most_running.load(Ordering::SeqCst), 4);
+    worker.handle.stop_now();
 }

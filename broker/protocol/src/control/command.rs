@@ -28,7 +28,7 @@ pub enum Command {
     ActiveQueues,
     Revoke { ids: Vec<String>, terminate: bool, signal: Option<String> },
     Terminate { ids: Vec<String>, signal: String },
-    RevokeByStampedHeaders { headers: Vec<(String, Vec<Value>)>, terminate: bool, signal: Option<String> },
+    RevokeByStampedHeaders { headers: Map<String, Value>, terminate: bool, signal: Option<String> },
     RateLimit { task_name: String, rate_limit: Option<String> },
     TimeLimit { task_name: String, hard: Option<f64>, soft: Option<f64> },
     EnableEvents,
@@ -194,8 +194,6 @@ impl Command {
             ),
             Self::Terminate { ids, signal } => ("terminate", json!({ "task_id": ids, "signal": signal })),
             Self::RevokeByStampedHeaders { headers, terminate, signal } => {
-                let headers: Map<String, Value> =
-                    headers.iter().map(|(name, values)| (name.clone(), json!(values))).collect();
                 let signal = signal.as_deref().unwrap_or("SIGTERM");
                 (
                     "revoke_by_stamped_headers",
@@ -383,21 +381,16 @@ impl Arguments<'_> {
     }
 
     /// Stamps as an object of values, or as an array of `"name=value"`.
-    fn headers(&self) -> Result<Vec<(String, Vec<Value>)>, CommandError> {
+    /// An object of stamps with a value or a list of them, or a list of `name=value`.
+    fn headers(&self) -> Result<Map<String, Value>, CommandError> {
         match self.get("headers") {
             None => Err(self.missing("headers")),
-            Some(Value::Object(map)) => Ok(map
-                .iter()
-                .map(|(name, value)| match value {
-                    Value::Array(values) => (name.clone(), values.clone()),
-                    one => (name.clone(), vec![one.clone()]),
-                })
-                .collect()),
+            Some(Value::Object(map)) => Ok(map.clone()),
             Some(Value::Array(_)) => self
                 .texts("headers")?
                 .into_iter()
                 .map(|pair| match pair.split_once('=') {
-                    Some((name, value)) => Ok((name.to_owned(), vec![Value::from(value)])),
+                    Some((name, value)) => Ok((name.to_owned(), Value::from(value))),
                     None => self.wrong("headers", "\"name=value\""),
                 })
                 .collect(),

@@ -62,7 +62,7 @@ fn every_command_survives_its_own_request() {
             signal: Some("SIGKILL".into()),
         },
         Command::RevokeByStampedHeaders {
-            headers: vec![("job".into(), vec![json!("j1")])],
+            headers: Map::from_iter([("job".to_owned(), json!(["j1"]))]),
             terminate: false,
             signal: Some("SIGTERM".into()),
         },

@@ -40,7 +40,6 @@ const REFUSED: &[(&str, Option<char>, &str)] = &[
     ("beat", Some('B'), "run celery-beat beside the worker"),
     ("detach", Some('D'), "let systemd, Kubernetes or a shell put it into the background"),
     ("purge", None, "purge queues with `celery purge` or RabbitMQ's own tools"),
-    ("autoscale", None, "set --concurrency; async tasks need no processes"),
 ];
 
 /// The command line.
