@@ -289,7 +289,7 @@ impl CeleryBuilder {
             control: OnceLock::new(),
             events: OnceLock::new(),
         };
-        Celery { shared: Arc::new(shared), context: None }
+        Celery { shared: Arc::new(shared), context: None, pinned: None }
     }
 }
 

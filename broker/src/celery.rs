@@ -16,6 +16,7 @@ use crate::clock::{Clock, Lamport};
 use crate::control::Cluster;
 use crate::error::{BrokerError, BrokerErrorKind};
 use crate::event::Emitter;
+use crate::fenced::Fenced;
 use crate::notes::Notes;
 use crate::offline::Outbox;
 use crate::route::Router;
@@ -34,6 +35,8 @@ pub struct Celery {
     pub(crate) shared: Arc<Shared>,
     /// What calls inherit when they are sent from inside a task.
     pub(crate) context: Option<Arc<SendContext>>,
+    /// The only connection that messages may go over.
+    pub(crate) pinned: Option<u64>,
 }
 
 pub(crate) struct Shared {
@@ -121,7 +124,31 @@ impl Celery {
 
     /// The same client, whose calls inherit from the task that sends them.
     pub fn within(&self, context: SendContext) -> Celery {
-        Celery { shared: Arc::clone(&self.shared), context: Some(Arc::new(context)) }
+        Celery { context: Some(Arc::new(context)), ..self.clone() }
+    }
+
+    /// The same client, which publishes over the present connection and never over a later one. For whoever may only send
+    /// while a lease is his: the broker drops the connection of a process that is frozen, and with it the lease's fence
+    /// holds for what that process sends when it is thawed.
+    ///
+    /// # Errors
+    /// There is no connection now.
+    pub fn pinned(&self) -> Result<Celery, BrokerError> {
+        let pinned = match self.shared.outbox {
+            Some(_) => None,
+            None => Some(self.shared.publish.session()?.generation),
+        };
+        Ok(Celery { pinned, ..self.clone() })
+    }
+
+    /// Records that only the holder of a lease may change; `None` without a backend that keeps any.
+    pub fn fenced(&self) -> Option<Arc<dyn Fenced>> {
+        self.shared.backend.fenced()
+    }
+
+    /// The AMQP heartbeat: a broker gives a silent client up after twice this time.
+    pub fn heartbeat(&self) -> Duration {
+        self.shared.dial.heartbeat
     }
 
     /// Where results are.

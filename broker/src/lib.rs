@@ -49,6 +49,7 @@ pub mod control;
 pub mod chord_watch;
 pub mod clock;
 pub mod config;
+pub mod fenced;
 pub mod notes;
 pub mod route;
 pub mod submission;

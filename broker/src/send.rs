@@ -159,7 +159,8 @@ impl Celery {
     /// # Errors
     /// As [`Publisher::publish`](crate::Publisher::publish).
     pub async fn publish(&self, route: &Route, message: RawMessage) -> Result<(), BrokerError> {
-        let options = PublishOptions { deadline: self.shared.publish_timeout, ..PublishOptions::default() };
+        let deadline = self.shared.publish_timeout;
+        let options = PublishOptions { deadline, over: self.pinned, ..PublishOptions::default() };
         self.publisher().publish(route, message, options).await
     }
 

@@ -367,6 +367,33 @@ pub const SETTINGS: &[Setting] = &[
 /// What `celery-beat` can be told, beside [`celery_broker::config::CLIENT_SETTINGS`] and the table `beat_schedule`.
 pub const BEAT_SETTINGS: &[Setting] = &[
     Setting {
+        name: "timezone",
+        flag: "timezone",
+        env: "CELERY_TIMEZONE",
+        kind: Kind::Text,
+        default: Some("UTC"),
+        secret: false,
+        doc: "Zone of the wall clock that crontabs are matched against, by its IANA name: `Europe/Berlin`.",
+    },
+    Setting {
+        name: "beat_shared_schedule",
+        flag: "shared-schedule",
+        env: "CELERY_BEAT_SHARED_SCHEDULE",
+        kind: Kind::Text,
+        default: None,
+        secret: false,
+        doc: "Share the schedule under this name with other beats, through the Redis of `result_backend`: one leads, another takes over when it is lost. Default: alone, with a state file.",
+    },
+    Setting {
+        name: "beat_lease",
+        flag: "lease",
+        env: "CELERY_BEAT_LEASE",
+        kind: Kind::Duration,
+        default: Some("20s"),
+        secret: false,
+        doc: "How long a leader that is lost keeps the others waiting. `broker_heartbeat` is at most a quarter of it.",
+    },
+    Setting {
         name: "beat_schedule_filename",
         flag: "schedule",
         env: "CELERY_BEAT_SCHEDULE_FILENAME",

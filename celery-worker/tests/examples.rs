@@ -50,6 +50,7 @@ async fn examples_say_what_they_promise() {
     .await;
     let lost = ["another process: true", "crashed: WorkerLostError", "crashed again: WorkerLostError"];
     check("prefork", &[&lost[..], &["hung: TimeLimitExceeded", "still working: 1"]].concat()).await;
+    check("periodic", &["counted"]).await;
     check("raw_task", &["raw.double(7) = 14", "raw.triple(7) = 21"]).await;
 }
 

@@ -187,7 +187,8 @@ pub async fn send(
     message: &RawMessage,
     deadline: Duration,
 ) -> Result<(), Problem> {
-    let options = PublishOptions { deadline, mandatory: true, unavailable: WhenUnavailable::Fail };
+    let options =
+        PublishOptions { deadline, unavailable: WhenUnavailable::Fail, ..PublishOptions::default() };
     let publish = || api.celery.publisher().publish(route, message.clone(), options);
     let started = Instant::now();
     let mut published = publish().await;

@@ -40,6 +40,7 @@ pub mod repr;
 pub mod result;
 pub mod task;
 pub mod time;
+pub mod zone;
 
 pub use crate::{
     args::{BindError, bind},

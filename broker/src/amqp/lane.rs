@@ -102,11 +102,11 @@ impl Lane {
                 () = poll_fn(|cx| inflight.poll_ready(cx, &mut done)), if inflight.len() > 0 => {}
                 job = self.jobs.recv(), if room => {
                     let Some(job) = job else { return End::Stop };
-                    flight.queue(job);
+                    flight.queue(job, session.generation);
                     launch(&mut flight, &mut inflight, &mut done, send);
                     while flight.load() < WINDOW {
                         let Ok(job) = self.jobs.try_recv() else { break };
-                        flight.queue(job);
+                        flight.queue(job, session.generation);
                         launch(&mut flight, &mut inflight, &mut done, send);
                     }
                 }
@@ -202,7 +202,14 @@ impl Flight {
         self.callers.len() + self.queue.len() + self.parked_count
     }
 
-    fn queue(&mut self, job: Job) {
+    fn queue(&mut self, job: Job, generation: u64) {
+        if job.over.is_some_and(|only| only != generation) {
+            if job.stage.send() {
+                let lost = BrokerErrorKind::ConnectionLost;
+                let _ = job.reply.send(Err(BrokerError::new(lost, "before it was sent")));
+            }
+            return;
+        }
         if self.returns.contains(&job.id) || self.queue.iter().any(|queued| queued.id == job.id) {
             self.parked_count += 1;
             self.parked.entry(job.id.clone()).or_default().push_back(job);
@@ -214,7 +221,7 @@ impl Flight {
     /// The next message to send, if its caller still waits.
     fn next(&mut self) -> Option<(Seq, Message)> {
         loop {
-            let Job { id, exchange, routing_key, mandatory, properties, body, stage, reply } =
+            let Job { id, exchange, routing_key, mandatory, properties, body, stage, reply, .. } =
                 self.queue.pop_front()?;
             if !stage.send() {
                 self.unpark(&id);

@@ -59,6 +59,9 @@ pub struct PublishOptions {
     pub mandatory: bool,
     /// What to do when there is no connection, or the broker has blocked publishing. Default: wait for it.
     pub unavailable: WhenUnavailable,
+    /// Only over this connection, as [`Celery::pinned`](crate::Celery::pinned) counts them: a message that would go over a
+    /// later one is not sent. Default: over any.
+    pub over: Option<u64>,
 }
 
 /// What to do when nothing can be published right now.
@@ -72,7 +75,12 @@ pub enum WhenUnavailable {
 
 impl Default for PublishOptions {
     fn default() -> Self {
-        Self { deadline: Duration::from_secs(5), mandatory: true, unavailable: WhenUnavailable::Wait }
+        Self {
+            deadline: Duration::from_secs(5),
+            mandatory: true,
+            unavailable: WhenUnavailable::Wait,
+            over: None,
+        }
     }
 }
 
@@ -115,6 +123,8 @@ pub(super) struct Job {
     pub(super) exchange: ShortString,
     pub(super) routing_key: ShortString,
     pub(super) mandatory: bool,
+    /// The only connection that it may go over.
+    pub(super) over: Option<u64>,
     pub(super) properties: BasicProperties,
     pub(super) body: Bytes,
     pub(super) stage: Arc<Stage>,
@@ -222,9 +232,10 @@ impl Publisher {
         };
         let stage = Arc::new(Stage::default());
         let (reply, answer) = oneshot::channel();
-        let mandatory = options.mandatory;
+        let PublishOptions { mandatory, over, .. } = options;
+        let stage_of_job = Arc::clone(&stage);
         let job =
-            Job { id, exchange, routing_key, mandatory, properties, body, stage: Arc::clone(&stage), reply };
+            Job { id, exchange, routing_key, mandatory, over, properties, body, stage: stage_of_job, reply };
         match timeout_at(deadline, lane.send(job)).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(BrokerError::new(BrokerErrorKind::Closed, "")),

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::mailbox::Mailbox;
 use super::{Answer, ChordClaim, ChordMember, ChordPart, ChordProgress, ResultBackend};
 use crate::control::{Cluster, MemoryCluster};
+use crate::fenced::{Fenced, MemoryFenced};
 use crate::notes::{MemoryNotes, Notes};
 use crate::submission::{MemorySubmissions, SubmissionIndex};
 
@@ -23,6 +24,7 @@ pub struct MemoryBackend {
     submissions: MemorySubmissions,
     notes: MemoryNotes,
     cluster: MemoryCluster,
+    fenced: MemoryFenced,
 }
 
 #[derive(Debug, Default)]
@@ -224,6 +226,10 @@ impl ResultBackend for MemoryBackend {
 
     fn cluster(&self) -> Option<Arc<dyn Cluster>> {
         Some(Arc::new(self.cluster.clone()))
+    }
+
+    fn fenced(&self) -> Option<Arc<dyn Fenced>> {
+        Some(Arc::new(self.fenced.clone()))
     }
 
     fn notes(&self) -> Option<Arc<dyn Notes>> {

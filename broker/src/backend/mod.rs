@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use crate::chord_watch::ChordWatch;
 use crate::control::Cluster;
 use crate::error::{BackendError, BackendErrorKind};
+use crate::fenced::Fenced;
 use crate::notes::Notes;
 use crate::submission::SubmissionIndex;
 
@@ -92,6 +93,11 @@ pub trait ResultBackend: fmt::Debug + Send + Sync + 'static {
 
     /// What the workers of this backend know together; `None` if this backend keeps nothing.
     fn cluster(&self) -> Option<Arc<dyn Cluster>> {
+        None
+    }
+
+    /// Where several processes share records that one of them may change at a time; `None` if this backend keeps nothing.
+    fn fenced(&self) -> Option<Arc<dyn Fenced>> {
         None
     }
 

@@ -17,7 +17,7 @@ use celery_protocol::{HeaderMap, Properties, RawMessage};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::amqp::{PublishOptions, Publisher, Route, WhenUnavailable};
+use crate::amqp::{PublishOptions, Publisher, Route};
 use crate::clock::{Clock, Lamport};
 use crate::error::BrokerErrorKind;
 use crate::offline::Outbox;
@@ -208,7 +208,7 @@ async fn send(publisher: &Publisher, hostname: &str, batch: &[Event]) -> bool {
         body: Bytes::from(body),
     };
     let route = Route { exchange: event::EXCHANGE.into(), routing_key };
-    let options = PublishOptions { deadline: DEADLINE, mandatory: false, unavailable: WhenUnavailable::Wait };
+    let options = PublishOptions { deadline: DEADLINE, mandatory: false, ..PublishOptions::default() };
     let outcome = publisher.publish_declaring(&super::exchange(), &route, message, options).await;
     match outcome {
         Ok(()) => true,

@@ -492,3 +492,49 @@ except ValueError as exc:
     assert_eq!(output.stdout.trim(), "[1, {'a': None}]\nValueError ('boom',)");
     celery.close().await;
 }
+
+#[tokio::test]
+async fn only_the_holder_of_a_lease_changes_its_records() {
+    use celery_broker::fenced::{Change, Hold};
+
+    on_each(async |backend| {
+        let fenced = backend.fenced().unwrap();
+        let ttl = Duration::from_secs(60);
+        let (ours, theirs) =
+            (Hold { name: "lease", token: "a", ttl }, Hold { name: "lease", token: "b", ttl });
+        assert!(fenced.hold(ours).await.unwrap());
+        assert!(fenced.hold(ours).await.unwrap(), "it is renewed");
+        assert!(!fenced.hold(theirs).await.unwrap());
+        let replace = async |hold, expected: Option<&[u8]>, value: Option<&[u8]>| {
+            fenced.replace(hold, "k", expected, value).await.unwrap()
+        };
+        assert_eq!(replace(theirs, None, Some(b"x")).await, Change::NotHolder);
+        assert_eq!(replace(ours, Some(b""), Some(b"x")).await, Change::Differs, "nothing is no empty value");
+        assert_eq!(replace(ours, None, Some(b"\x001")).await, Change::Made);
+        assert_eq!(replace(ours, None, Some(b"2")).await, Change::Differs);
+        assert_eq!(replace(ours, Some(b"\x001"), Some(b"2")).await, Change::Made);
+        assert_eq!(fenced.records("lease").await.unwrap(), [("k".to_owned(), b"2".to_vec())].into());
+        assert!(fenced.records("other").await.unwrap().is_empty());
+        assert!(!fenced.release(theirs).await.unwrap());
+        assert!(fenced.release(ours).await.unwrap());
+        assert_eq!(replace(ours, Some(b"2"), None).await, Change::NotHolder);
+        assert!(fenced.hold(theirs).await.unwrap());
+        assert_eq!(replace(theirs, Some(b"2"), None).await, Change::Made);
+        assert!(fenced.records("lease").await.unwrap().is_empty());
+        fenced.edit("lease", "e", Some(b"{}")).await.unwrap();
+        assert_eq!(fenced.entries("lease").await.unwrap(), [("e".to_owned(), b"{}".to_vec())].into());
+        fenced.edit("lease", "e", None).await.unwrap();
+        assert!(fenced.entries("lease").await.unwrap().is_empty());
+        // A lease ends by itself.
+        let short = Hold { name: "short", token: "a", ttl: Duration::from_millis(20) };
+        assert!(fenced.hold(short).await.unwrap());
+        let next = Hold { name: "short", token: "b", ttl };
+        wait::until(PATIENCE, "the lease ends", async || match fenced.hold(next).await.unwrap() {
+            true => Ok(()),
+            false => Err("held"),
+        })
+        .await;
+        assert_eq!(fenced.replace(short, "k", None, Some(b"x")).await.unwrap(), Change::NotHolder);
+    })
+    .await;
+}

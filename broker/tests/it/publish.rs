@@ -7,7 +7,7 @@ use celery_testkit::{Rabbit, wait};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::support::{connect, consumer, delivery, id, lifecycle, message, publish};
+use crate::support::{PATIENCE, connect, consumer, delivery, id, lifecycle, message, publish};
 
 #[tokio::test]
 async fn a_message_arrives_as_it_was_sent() {
@@ -328,5 +328,32 @@ async fn a_queue_is_declared_or_adopted() {
     publish(&celery, "q", "a").await;
     let depth = celery.queue_depth(&name).await.unwrap().unwrap();
     assert_eq!((depth.ready, depth.consumers), (1, 0));
+    celery.close().await;
+}
+
+#[tokio::test]
+async fn a_pinned_client_sends_nothing_over_a_later_connection() {
+    let rabbit = Rabbit::start().await;
+    let celery = connect(&rabbit.url()).await;
+    consumer(&celery, &["q"], 10).await.close().await;
+    let route = Route::queue("q");
+    let pinned = celery.pinned().unwrap();
+    pinned.publish(&route, message("before")).await.unwrap();
+    rabbit.kill();
+    rabbit.restart().await;
+    celery.wait_connected(PATIENCE).await.unwrap();
+    wait::until(PATIENCE, "others can send", async || {
+        celery.publish(&route, message("after")).await.map_err(|err| err.to_string())
+    })
+    .await;
+    let err = pinned.publish(&route, message("late")).await.unwrap_err();
+    assert_eq!((err.kind(), err.outcome()), (&BrokerErrorKind::ConnectionLost, Outcome::NotPublished));
+    assert!(err.is_transient());
+    let mut ids = std::collections::BTreeSet::new();
+    let mut consumer = consumer(&celery, &["q"], 10).await;
+    while ids.len() < 2 {
+        ids.insert(id(&delivery(&mut consumer).await));
+    }
+    assert!(!ids.contains("late"), "{ids:?}");
     celery.close().await;
 }

@@ -1,14 +1,16 @@
 //! Celery's crontab: which minutes match, and the next one after a moment.
 //!
 //! The grammar is Celery's, not cron's: all of the day fields must match, 0 is Sunday and 7 is refused, ranges wrap
-//! (`fri-mon`, `22-3`), `*/n` counts from the field's minimum. Evaluated in UTC.
+//! (`fri-mon`, `22-3`), `*/n` counts from the field's minimum. Matched against the wall clock of a time zone.
 
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
+
+use celery_protocol::zone::Zone;
 
 /// How far [`Crontab::next_after`] looks: 29 February falls out in 1900 and 2100, so eight years hold one.
 const HORIZON_DAYS: i64 = 366 * 8 + 2;
-const DAY: u64 = 86_400;
+const DAY: i64 = 86_400;
 
 /// Five fields, each a set of values.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,25 +87,24 @@ impl Crontab {
         let (month_of_year, moy) = read(&fields.month_of_year, "month_of_year", 1, 12)?;
         let text = format!("{m} {h} {dom} {moy} {dow}");
         let crontab = Crontab { minute, hour, day_of_week, day_of_month, month_of_year, text };
-        if crontab.next_after(SystemTime::UNIX_EPOCH).is_none() {
-            let problem = "no date matches day_of_month and month_of_year together".to_owned();
+        if crontab.next_after(SystemTime::UNIX_EPOCH, &Zone::utc()).is_none() {
+            let problem = "no date matches day_of_month, month_of_year and day_of_week together".to_owned();
             return Err(CrontabError { field: "all", text: crontab.text, problem });
         }
         Ok(crontab)
     }
 
-    /// The first matching minute that begins after `after`.
-    pub fn next_after(&self, after: SystemTime) -> Option<SystemTime> {
-        let seconds = after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let from = (seconds / 60 + 1) * 60;
-        let first_day = i64::try_from(from / DAY).ok()?;
-        let mut minute_of_day = u32::try_from(from % DAY / 60).ok()?;
+    /// The first matching minute of the wall clock that begins after `after`. When the clock is put back, the minutes that
+    /// come again are passed over, as in Celery; what falls into an hour that is skipped is due an hour later.
+    pub fn next_after(&self, after: SystemTime, zone: &Zone) -> Option<SystemTime> {
+        let from = (zone.wall(after).div_euclid(60) + 1) * 60;
+        let first_day = from.div_euclid(DAY);
+        let mut minute_of_day = u32::try_from(from.rem_euclid(DAY) / 60).ok()?;
         for day in first_day..first_day + HORIZON_DAYS {
             if self.day_matches(day)
                 && let Some(minute) = self.first_minute_from(minute_of_day)
             {
-                let seconds = u64::try_from(day).ok()? * DAY + u64::from(minute) * 60;
-                return Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+                return zone.moment(day * DAY + i64::from(minute) * 60, after);
             }
             minute_of_day = 0;
         }
@@ -215,14 +216,16 @@ fn civil_from_days(days: i64) -> (i64, u32, u32) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn at(days: u64, hour: u64, minute: u64) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(days * DAY + hour * 3600 + minute * 60)
+        SystemTime::UNIX_EPOCH + Duration::from_secs(days * 86_400 + hour * 3600 + minute * 60)
     }
 
     fn next(columns: &str, after: SystemTime) -> SystemTime {
-        Crontab::from_columns(columns).unwrap().next_after(after).unwrap()
+        Crontab::from_columns(columns).unwrap().next_after(after, &Zone::utc()).unwrap()
     }
 
     #[test]
@@ -276,6 +279,31 @@ mod tests {
             ("* * * *", "all"),
         ] {
             assert_eq!(Crontab::from_columns(columns).unwrap_err().field, field, "{columns}");
+        }
+    }
+
+    #[test]
+    fn fields_expand_as_celerys_do() {
+        // Celery ignores what follows a range; that is a mistake which nobody wants to be silent.
+        const REFUSED_HERE: &[&str] = &["1-5-9"];
+        let golden: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/golden/schedules.json")).unwrap();
+        let bounds = |field: &str| match field {
+            "minute" => (0, 59),
+            "hour" => (0, 23),
+            "day_of_week" => (0, 6),
+            "day_of_month" => (1, 31),
+            _ => (1, 12),
+        };
+        for (field, cases) in golden["fields"].as_object().unwrap() {
+            let (first, last) = bounds(field);
+            for (text, expected) in cases.as_object().unwrap() {
+                let ours = Set::parse(text, first, last).ok().filter(|_| !REFUSED_HERE.contains(&&**text));
+                let ours = ours.map(|set| (0..64).filter(|n| set.has(*n)).collect::<Vec<u32>>());
+                let expected: Option<Vec<u32>> = serde_json::from_value(expected.clone()).unwrap();
+                let expected = expected.filter(|_| !REFUSED_HERE.contains(&&**text));
+                assert_eq!(ours, expected, "{field} {text:?}");
+            }
         }
     }
 }

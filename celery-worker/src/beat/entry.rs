@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use celery_broker::config::parse_duration;
-use celery_protocol::{RawMap, Signature, SignatureOptions, TaskName, pyjson};
+use celery_protocol::{RawMap, Sig, Signature, SignatureOptions, TaskName, pyjson};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::crontab::{Crontab, Fields};
 use super::schedule::Schedule;
@@ -19,6 +19,55 @@ pub struct Entry {
     pub schedule: Schedule,
     /// What is sent.
     pub signature: Signature,
+}
+
+impl Entry {
+    /// A task that runs every so often.
+    ///
+    /// # Errors
+    /// The call could not be built, or the interval is 0.
+    pub fn every<O>(name: &str, every: Duration, call: Sig<O>) -> Result<Entry, EntryError> {
+        let problem = |problem: String| EntryError { entry: name.to_owned(), problem };
+        if every.is_zero() {
+            return Err(problem("schedule: an interval of 0 would never end".to_owned()));
+        }
+        Entry::new(name, Schedule::Every(every), call)
+    }
+
+    /// A task that runs at the minutes of a crontab: minute, hour, day of month, month, day of week.
+    ///
+    /// # Errors
+    /// The call could not be built, or the crontab cannot be read.
+    pub fn crontab<O>(name: &str, columns: &str, call: Sig<O>) -> Result<Entry, EntryError> {
+        match Crontab::from_columns(columns) {
+            Ok(crontab) => Entry::new(name, Schedule::Crontab(Box::new(crontab)), call),
+            Err(error) => Err(EntryError { entry: name.to_owned(), problem: format!("schedule: {error}") }),
+        }
+    }
+
+    /// A task with any schedule.
+    ///
+    /// # Errors
+    /// The call could not be built.
+    pub fn new<O>(name: &str, schedule: Schedule, call: Sig<O>) -> Result<Entry, EntryError> {
+        let signature = call
+            .into_signature()
+            .map_err(|error| EntryError { entry: name.to_owned(), problem: error.to_string() })?;
+        Ok(Entry { name: name.to_owned(), schedule, signature })
+    }
+
+    /// Its call, as [`read`] reads it; of the schedule only that there is one.
+    pub(super) fn written(&self) -> Value {
+        let Signature { task, args, kwargs, options, .. } = &self.signature;
+        let value = |raw: &str| serde_json::from_str::<Value>(raw).unwrap_or_default();
+        json!({
+            "task": task.as_str(),
+            "schedule": 1,
+            "args": value(args.to_raw().get()),
+            "kwargs": value(kwargs.to_raw().get()),
+            "options": value(options.as_map().to_raw().get()),
+        })
+    }
 }
 
 /// Why an entry was refused, with its name.
@@ -101,7 +150,7 @@ fn schedule(written: &Value, relative: bool) -> Result<Schedule, String> {
         if every.is_zero() {
             return Err("schedule: an interval of 0 would never end".to_owned());
         }
-        Ok(if relative { Schedule::EveryAligned(every) } else { Schedule::Every(every) })
+        Ok(if relative { Schedule::Rounded(every) } else { Schedule::Every(every) })
     };
     let crontab = |crontab: Result<Crontab, _>| match crontab {
         Ok(crontab) => Ok(Schedule::Crontab(Box::new(crontab))),
@@ -140,8 +189,6 @@ fn schedule(written: &Value, relative: bool) -> Result<Schedule, String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn one(value: Value) -> Result<Entry, EntryError> {
@@ -159,7 +206,7 @@ mod tests {
         assert_eq!(schedule(json!("*/5 3 * * *")), crontab);
         assert_eq!(schedule(json!({"minute": "*/5", "hour": 3})), crontab);
         let aligned = one(json!({"task": "t", "schedule": 10, "relative": true})).unwrap().schedule;
-        assert_eq!(aligned, Schedule::EveryAligned(Duration::from_secs(10)));
+        assert_eq!(aligned, Schedule::Rounded(Duration::from_secs(10)));
     }
 
     #[test]

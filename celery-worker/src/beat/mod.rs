@@ -1,10 +1,177 @@
-//! Periodic tasks: the scheduler behind `celery-beat`.
+//! Periodic tasks: [`Beat`], the scheduler behind `celery-beat`.
 //!
-//! [`entry`] reads the schedule, [`plan`] knows what is due, [`store`] remembers it over restarts, [`service`] sends.
+//! [`entry`] is one periodic task, as it is written in a schedule; [`schedule`] and [`crontab`] say when it is due; [`plan`]
+//! knows what is due now. Alone on its schedule a beat remembers its runs in a file ([`store`]); several share one through
+//! Redis, and one of them leads (`shared`).
 
 pub mod crontab;
 pub mod entry;
 pub mod plan;
 pub mod schedule;
-pub mod service;
 pub mod store;
+
+mod send;
+mod service;
+mod shared;
+
+pub(crate) use send::is_sent_again;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use celery_broker::Celery;
+use celery_protocol::zone::Zone;
+use tokio_util::sync::CancellationToken;
+
+use entry::Entry;
+use plan::Plan;
+use shared::Shared;
+use store::Store;
+
+/// A lease lasts for at least so many AMQP heartbeats: the broker closes a silent connection after three at the latest.
+pub const HEARTBEATS_IN_LEASE: u32 = 4;
+
+/// Sends periodic tasks.
+///
+/// ```no_run
+/// use celery_worker::beat::{Beat, entry::Entry};
+/// use celery_worker::prelude::*;
+/// use tokio_util::sync::CancellationToken;
+///
+/// #[task(name = "docs.clean_up")]
+/// async fn clean_up() -> TaskResult<()> {
+///     Ok(())
+/// }
+///
+/// # async fn example(celery: Celery) -> Result<(), Box<dyn std::error::Error>> {
+/// let beat = Beat::new(celery)
+///     .entry(Entry::every("often", Duration::from_secs(10), clean_up::s())?)
+///     .entry(Entry::crontab("nightly", "30 4 * * *", clean_up::s())?)
+///     .timezone("Europe/Berlin".parse()?);
+/// beat.run(CancellationToken::new()).await?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Beat {
+    celery: Celery,
+    entries: Vec<Entry>,
+    zone: Zone,
+    memory: Memory,
+}
+
+/// Where runs are remembered.
+#[derive(Debug)]
+enum Memory {
+    Process,
+    File(PathBuf),
+    Shared { name: String, lease: Duration },
+}
+
+/// Why a beat did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BeatError {
+    /// The state file cannot be read, or is another program's.
+    #[error("{0}")]
+    Store(#[from] io::Error),
+    /// Two entries have one name.
+    #[error("two entries of the schedule are called {0:?}: give one of them another name")]
+    Duplicate(String),
+    /// A shared schedule is kept in Redis.
+    #[error("a shared schedule needs a Redis: set result_backend")]
+    NoRedis,
+    /// A beat that is frozen could send after another has taken over.
+    #[error(
+        "beat_lease ({lease:?}) must be at least {HEARTBEATS_IN_LEASE} times broker_heartbeat ({heartbeat:?}), and that must not be 0"
+    )]
+    ShortLease {
+        /// `beat_lease`
+        lease: Duration,
+        /// `broker_heartbeat`
+        heartbeat: Duration,
+    },
+}
+
+impl Beat {
+    /// Without entries, by universal time, remembering nothing over a restart.
+    #[must_use]
+    pub fn new(celery: Celery) -> Beat {
+        Beat { celery, entries: Vec::new(), zone: Zone::utc(), memory: Memory::Process }
+    }
+
+    /// With one more periodic task.
+    #[must_use]
+    pub fn entry(mut self, entry: Entry) -> Beat {
+        self.entries.push(entry);
+        self
+    }
+
+    /// With more periodic tasks.
+    #[must_use]
+    pub fn entries(mut self, entries: impl IntoIterator<Item = Entry>) -> Beat {
+        self.entries.extend(entries);
+        self
+    }
+
+    /// The wall clock that crontabs are matched against. Default: UTC.
+    #[must_use]
+    pub fn timezone(mut self, zone: Zone) -> Beat {
+        self.zone = zone;
+        self
+    }
+
+    /// Remembers in this file when each entry ran last, so that a restart neither repeats nor forgets.
+    #[must_use]
+    pub fn file(mut self, path: impl Into<PathBuf>) -> Beat {
+        self.memory = Memory::File(path.into());
+        self
+    }
+
+    /// Shares the schedule `name` with other beats through the Redis of the results. One leads as long as its lease lasts;
+    /// another takes over when it has ended.
+    #[must_use]
+    pub fn shared(mut self, name: impl Into<String>, lease: Duration) -> Beat {
+        self.memory = Memory::Shared { name: name.into(), lease };
+        self
+    }
+
+    /// Sends what is due until `stop`.
+    ///
+    /// # Errors
+    /// Entries, file, Redis or lease are not as they must be. Once it runs, trouble is logged and waited out.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), BeatError> {
+        let Beat { celery, entries, zone, memory } = self;
+        let mut names: Vec<_> = entries.iter().map(|entry| entry.name.as_str()).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(BeatError::Duplicate(twice[0].to_owned()));
+        }
+        let (store, remembered) = match memory {
+            Memory::Shared { name, lease } => {
+                let fenced = celery.fenced().ok_or(BeatError::NoRedis)?;
+                let heartbeat = celery.heartbeat();
+                if heartbeat.is_zero() || lease < heartbeat * HEARTBEATS_IN_LEASE {
+                    return Err(BeatError::ShortLease { lease, heartbeat });
+                }
+                Shared::new(&celery, fenced, name, lease, entries, zone).run(&stop).await;
+                return Ok(());
+            }
+            Memory::File(path) => {
+                let store = Store::new(path);
+                let remembered = store.load()?;
+                (Some(store), remembered)
+            }
+            Memory::Process => (None, BTreeMap::new()),
+        };
+        let now = celery.clock().now();
+        let plan = Plan::new(entries, &remembered, zone, now);
+        for (entry, next) in plan.upcoming() {
+            let seconds = next.and_then(|next| next.duration_since(now).ok()).unwrap_or_default().as_secs();
+            tracing::info!("{}: {} next in {seconds} s", entry.name, entry.signature.task);
+        }
+        service::run(&celery, plan, store, &stop).await;
+        Ok(())
+    }
+}

@@ -50,6 +50,16 @@ impl LastRun {
         SystemTime::UNIX_EPOCH.checked_add(since).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
+    /// A time as it is kept.
+    pub(super) fn unix(at: SystemTime) -> f64 {
+        unix(at)
+    }
+
+    /// A time that was kept.
+    pub(super) fn unix_time(seconds: f64) -> SystemTime {
+        LastRun { at: seconds, count: 0 }.at()
+    }
+
     /// How often it has run.
     pub fn count(self) -> u64 {
         self.count

@@ -33,6 +33,7 @@ pub(crate) use order::{HeldJob, Order};
 use prefetch::Prefetch;
 use rate_limit::Limiter;
 
+use crate::beat;
 use crate::context::Interrupt;
 use crate::pool::Job;
 use crate::trace::settle;
@@ -228,7 +229,7 @@ impl Intake {
                 }
             }
         }
-        if job.request.delivery().redelivered {
+        if job.request.delivery().redelivered || beat::is_sent_again(job.request.custom_headers()) {
             match self.adopted(job) {
                 Some(job) if self.may_be_done(&job) => suspects.push(job),
                 Some(job) => self.rate_limited(job, now, ready),

@@ -14,6 +14,7 @@
 mod stage;
 
 mod bad_input;
+mod beat;
 mod canvas;
 mod control;
 mod defects;

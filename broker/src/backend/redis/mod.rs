@@ -6,6 +6,7 @@ mod cluster;
 mod connection;
 mod fault;
 mod feed;
+mod fenced;
 mod notes;
 mod script;
 mod store;
@@ -23,6 +24,7 @@ use futures_util::stream::BoxStream;
 use self::chord_watch::RedisChordWatch;
 use self::cluster::RedisCluster;
 use self::connection::Connector;
+use self::fenced::RedisFenced;
 use self::notes::RedisNotes;
 use self::store::Store;
 use self::submission::RedisSubmissions;
@@ -32,6 +34,7 @@ use crate::chord_watch::ChordWatch;
 use crate::config::RedisUrl;
 use crate::control::Cluster;
 use crate::error::BrokerError;
+use crate::fenced::Fenced;
 use crate::notes::Notes;
 use crate::submission::SubmissionIndex;
 use crate::tasks::Tasks;
@@ -42,6 +45,7 @@ pub(crate) struct RedisBackend {
     watcher: Watcher,
     submissions: Arc<dyn SubmissionIndex>,
     notes: Arc<dyn Notes>,
+    fenced: Arc<dyn Fenced>,
     chords: Arc<dyn ChordWatch>,
     cluster: Arc<dyn Cluster>,
 }
@@ -58,13 +62,14 @@ impl RedisBackend {
         let prefix = Prefix::new(key_prefix);
         let submissions = Arc::new(RedisSubmissions::new(connector.clone(), prefix.as_str()));
         let notes = Arc::new(RedisNotes::new(connector.clone(), prefix.as_str()));
+        let fenced = Arc::new(RedisFenced::new(connector.clone(), prefix.as_str()));
         let chords = Arc::new(RedisChordWatch::new(connector.clone(), prefix.clone()));
         let cluster = Arc::new(RedisCluster::new(connector.clone(), prefix.as_str()));
         // A fraction of a second must not become for ever.
         let ttl = if expires.is_zero() { 0 } else { expires.as_secs().max(1) };
         let store = Store { connector, prefix, ttl };
         let watcher = Watcher::new(store.clone(), tasks);
-        Ok(Self { store, watcher, submissions, notes, chords, cluster })
+        Ok(Self { store, watcher, submissions, notes, fenced, chords, cluster })
     }
 }
 
@@ -141,6 +146,10 @@ impl ResultBackend for RedisBackend {
 
     fn submissions(&self) -> Option<Arc<dyn SubmissionIndex>> {
         Some(Arc::clone(&self.submissions))
+    }
+
+    fn fenced(&self) -> Option<Arc<dyn Fenced>> {
+        Some(Arc::clone(&self.fenced))
     }
 
     fn notes(&self) -> Option<Arc<dyn Notes>> {

@@ -1,8 +1,11 @@
 //! Command line, environment and file of `celery-beat`: the only place of this program that reads them.
 
 use anyhow::{Context, Result, bail};
+use celery_broker::Celery;
 use celery_broker::config::{CLIENT_SETTINGS, Layered, Sources};
+use celery_protocol::zone::Zone;
 use celery_worker::beat::entry::{self, Entry};
+use celery_worker::beat::{Beat, HEARTBEATS_IN_LEASE};
 use celery_worker::config::BEAT_SETTINGS;
 use clap::{Arg, ArgMatches, Command};
 use serde_json::{Map, Value};
@@ -14,8 +17,28 @@ pub(crate) struct Config {
     pub(crate) settings: Layered,
     /// The schedule.
     pub(crate) entries: Vec<Entry>,
-    /// Where it is remembered.
-    pub(crate) schedule_file: String,
+}
+
+impl Config {
+    /// The client and the beat that these settings describe.
+    pub(crate) fn beat(self) -> Result<(Celery, Beat)> {
+        let settings = &self.settings;
+        let mut builder = Celery::builder("celery-beat").settings(settings);
+        let lease = settings.duration("beat_lease").unwrap_or_default();
+        let shared = settings.text("beat_shared_schedule").filter(|name| !name.is_empty());
+        if shared.is_some() {
+            let heartbeat = settings.duration("broker_heartbeat").unwrap_or_default();
+            builder = builder.heartbeat(heartbeat.min(lease / HEARTBEATS_IN_LEASE));
+        }
+        let zone = settings.text("timezone").unwrap_or("UTC").parse::<Zone>().context("timezone")?;
+        let celery = builder.start()?;
+        let beat = Beat::new(celery.clone()).entries(self.entries).timezone(zone);
+        let beat = match shared {
+            Some(name) => beat.shared(name, lease),
+            None => beat.file(settings.text("beat_schedule_filename").unwrap_or_default()),
+        };
+        Ok((celery, beat))
+    }
 }
 
 /// The command line.
@@ -58,8 +81,7 @@ pub(crate) fn load(matches: &ArgMatches) -> Result<Config> {
     let flag = |name: &str| matches.get_one::<String>(name).cloned();
     let sources = Sources { flag: &flag, env: &env, file: Some((&path, &rest)) };
     let settings = Layered::load(&[CLIENT_SETTINGS, BEAT_SETTINGS], &sources)?;
-    let schedule_file = settings.text("beat_schedule_filename").unwrap_or_default().to_owned();
-    Ok(Config { settings, entries, schedule_file })
+    Ok(Config { settings, entries })
 }
 
 /// Turns the log on.

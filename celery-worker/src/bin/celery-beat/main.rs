@@ -3,13 +3,9 @@
 mod config;
 
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use celery_broker::Celery;
-use celery_worker::beat::plan::Plan;
-use celery_worker::beat::service;
-use celery_worker::beat::store::Store;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -37,19 +33,11 @@ fn main() -> ExitCode {
 async fn serve(config: config::Config) -> Result<()> {
     let stop = CancellationToken::new();
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let store = Store::new(config.schedule_file);
-    let remembered = store.load()?;
-    let plan = Plan::new(config.entries, &remembered, SystemTime::now());
-    for (entry, next) in plan.upcoming() {
-        let seconds =
-            next.and_then(|next| next.duration_since(SystemTime::now()).ok()).unwrap_or_default().as_secs();
-        tracing::info!("{}: {} next in {seconds} s", entry.name, entry.signature.task);
-    }
-    let celery = Celery::builder("celery-beat").settings(&config.settings).start()?;
+    let (celery, beat) = config.beat()?;
     tracing::info!("beat: Starting...");
-    let mut running = std::pin::pin!(service::run(celery.clone(), plan, store, stop.clone()));
+    let mut running = std::pin::pin!(beat.run(stop.clone()));
     tokio::select! {
-        () = &mut running => {}
+        ended = &mut running => return Ok(ended?),
         _ = term.recv() => {}
         _ = int.recv() => {}
     }
