@@ -28,6 +28,8 @@ pub(crate) enum Input {
         events: Vec<Event>,
         /// How many could not.
         undecodable: u64,
+        /// When they came in, where that isn't now: in a replay.
+        received: Option<UnixTime>,
     },
     /// The connection to the broker was made, or lost.
     Link(Link),
@@ -65,6 +67,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut inputs: mpsc::Receiver<Input>, 
         }
     }
     shared.save();
+    shared.collected.cancel();
 }
 
 /// Finds the times in which nothing could come in.
@@ -108,12 +111,16 @@ async fn take(shared: &Shared, input: Input) {
             // So that streams tell of it with their next overview.
             shared.state_mut().note_undecodable(0);
         }
-        Input::Events { events, undecodable } => {
+        Input::Events { events, undecodable, received } => {
             if undecodable > 0 {
                 shared.state_mut().note_undecodable(undecodable);
             }
             for some in events.chunks(AT_ONCE) {
-                apply(shared, some, clock::now());
+                let received = received.unwrap_or_else(clock::now);
+                if let Some(recorder) = &shared.options.recorder {
+                    recorder.record(some, received);
+                }
+                apply(shared, some, received);
                 tokio::task::yield_now().await;
             }
         }

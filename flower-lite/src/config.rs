@@ -2,7 +2,9 @@
 //!
 //! Names of the environment are Flower's where Flower has the setting.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use celery_broker::config::{CLIENT_SETTINGS, Kind, Layered, Setting, Sources};
@@ -162,6 +164,42 @@ pub const OWN_SETTINGS: &[Setting] = &[
         doc: "How large the history may become, in MiB; then the oldest tasks are removed.",
     },
     Setting {
+        name: "brokers",
+        flag: "brokers",
+        env: "FLOWER_BROKERS",
+        kind: Kind::List,
+        default: None,
+        secret: true,
+        doc: "More brokers or virtual hosts to watch, as `name=url`; each is served under /brokers/<name>.",
+    },
+    Setting {
+        name: "record",
+        flag: "record",
+        env: "FLOWER_RECORD",
+        kind: Kind::Text,
+        default: None,
+        secret: false,
+        doc: "A file to record the events in that come in, for a replay. It holds what events hold: arguments, results.",
+    },
+    Setting {
+        name: "replay",
+        flag: "replay",
+        env: "FLOWER_REPLAY",
+        kind: Kind::Text,
+        default: None,
+        secret: false,
+        doc: "A recording to show instead of what a broker tells.",
+    },
+    Setting {
+        name: "replay_speed",
+        flag: "replay-speed",
+        env: "FLOWER_REPLAY_SPEED",
+        kind: Kind::Float,
+        default: Some("0"),
+        secret: false,
+        doc: "How fast a recording is replayed: 1 as it happened, 10 ten times as fast, 0 all at once.",
+    },
+    Setting {
         name: "max_streams",
         flag: "max-streams",
         env: "FLOWER_MAX_STREAMS",
@@ -194,12 +232,20 @@ pub const OWN_SETTINGS: &[Setting] = &[
 pub const TABLES: [&[Setting]; 2] = [OWN_SETTINGS, CLIENT_SETTINGS];
 
 /// What the values mean.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// How the monitor is served.
     pub serve: ServeOptions,
     /// What the monitor does.
     pub monitor: MonitorOptions,
+    /// More brokers: their names and addresses.
+    pub brokers: Vec<(String, String)>,
+    /// A file to record events in.
+    pub record: Option<PathBuf>,
+    /// A recording to show.
+    pub replay: Option<PathBuf>,
+    /// How fast it is shown.
+    pub replay_speed: f64,
     /// Where the history is kept.
     pub history: Option<HistoryOptions>,
     /// What is logged.
@@ -257,6 +303,17 @@ pub fn command() -> Command {
     }))
 }
 
+impl fmt::Debug for Config {
+    /// Without the addresses of more brokers, which hold passwords.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("serve", &self.serve)
+            .field("monitor", &self.monitor)
+            .field("values", &self.values)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Config {
     /// Reads the values and what they mean.
     ///
@@ -286,6 +343,7 @@ impl Config {
             max_streams: number("max_streams", MonitorOptions::default().max_streams),
             control,
             history: None,
+            recorder: None,
         };
         let history = values.text("db").map(|path| HistoryOptions {
             path: path.into(),
@@ -308,12 +366,35 @@ impl Config {
         Ok(Config {
             serve,
             monitor,
+            brokers: brokers(&values.list("brokers"))?,
+            record: values.text("record").map(PathBuf::from),
+            replay: values.text("replay").map(PathBuf::from),
+            replay_speed: values.float("replay_speed").unwrap_or(0.0).max(0.0),
             history,
             log_level: values.text("log_level").unwrap_or("info").to_owned(),
             log_json: values.text("log_format") == Some("json"),
             values,
         })
     }
+}
+
+/// Brokers by name; a name is a part of an address.
+fn brokers(pairs: &[String]) -> Result<Vec<(String, String)>, String> {
+    let mut brokers: Vec<(String, String)> = Vec::new();
+    for (index, pair) in pairs.iter().enumerate() {
+        let told =
+            |what: &str| Err(format!("brokers (FLOWER_BROKERS, --brokers): entry {} {what}", index + 1));
+        let Some((name, url)) = pair.split_once('=') else { return told("is not name=url") };
+        let sound = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+        if name.is_empty() || !sound {
+            return told("has a name that isn't made of letters, digits, `-` and `_`");
+        }
+        if brokers.iter().any(|(known, _)| known == name) {
+            return told("has the name of another one");
+        }
+        brokers.push((name.to_owned(), url.to_owned()));
+    }
+    Ok(brokers)
 }
 
 /// Where to listen: on loopback, unless it was said that anyone may come.
@@ -382,6 +463,20 @@ mod tests {
             load(&[("FLOWER_BASIC_AUTH", "user:canary"), ("FLOWER_ADDRESS", "0.0.0.0")]).expect("asked");
         assert!(!format!("{config:?}").contains("canary"));
         assert!(!config.serve.users.is_empty());
+    }
+
+    #[test]
+    fn more_brokers_have_names_that_can_be_addresses() {
+        let config =
+            load(&[("FLOWER_BROKERS", "east=amqp://u:canary@e//, west-2=amqp://w/x")]).expect("right");
+        let names: Vec<&str> = config.brokers.iter().map(|(name, _)| &**name).collect();
+        assert_eq!(names, ["east", "west-2"]);
+        for wrong in
+            ["amqp://u:canary@e//", "a/b=amqp://u:canary@e//", "=amqp://x", "a=amqp://x,a=amqp://u:canary@y"]
+        {
+            let told = load(&[("FLOWER_BROKERS", wrong)]).expect_err("not right");
+            assert!(told.contains("FLOWER_BROKERS") && !told.contains("canary"), "{told}");
+        }
     }
 
     #[test]

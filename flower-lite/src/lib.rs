@@ -9,6 +9,7 @@
 //! * [`state`]: the state of a cluster, pure; [`view`] makes JSON of it.
 //! * [`collector`]: the one task that writes the state; [`monitor`]: the handle by which everyone reads it.
 //! * `source`: where events come from; [`config`]: the program's settings.
+//! * [`recording`]: events to a file, and back from there.
 //! * [`live`]: what live clients are told.
 //! * [`history`]: the state on disk, searchable.
 //! * [`inspect`]: what workers answer when they are asked; [`queues`]: how deep their queues are.
@@ -31,6 +32,7 @@ pub mod live;
 pub mod metrics;
 pub mod monitor;
 pub mod queues;
+pub mod recording;
 pub mod routes;
 mod source;
 pub mod startup;

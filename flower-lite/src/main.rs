@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use flower_lite::config::{self, Asked, Config};
-use flower_lite::startup::{self, Application};
+use flower_lite::startup::{Application, Running};
 use flower_lite::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -28,9 +28,9 @@ async fn main() -> ExitCode {
 
 async fn run(config: Config) -> Result<(), String> {
     telemetry::start(&config)?;
-    let (monitor, celery) = startup::monitor(&config)?;
+    let running = Running::start(&config)?;
     let address = config.serve.address;
-    let application = Application::build(monitor, config.serve).map_err(|error| {
+    let application = Application::build_all(running.monitors.clone(), config.serve).map_err(|error| {
         format!("address and port (FLOWER_ADDRESS, FLOWER_PORT): can't listen on {address}: {error}")
     })?;
     tracing::info!("listening on http://{}", application.address());
@@ -45,6 +45,6 @@ async fn run(config: Config) -> Result<(), String> {
         tracing::info!("stopping");
     };
     let served = application.run_until(told_to_stop).await.map_err(|error| error.to_string());
-    celery.close().await;
+    running.finish().await;
     served
 }

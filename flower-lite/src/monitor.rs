@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use celery_broker::Celery;
 use tokio::sync::watch;
@@ -16,9 +17,12 @@ use crate::history::{Batch, History};
 use crate::inspect::Answers;
 use crate::live::Link;
 use crate::queues::{Queues, Snapshot};
+use crate::recording::Recorder;
 use crate::state::memory::SavedWorker;
 use crate::state::{ClusterState, Limits};
 
+/// How long the end of the history may take to be written.
+const FINISH: Duration = Duration::from_secs(5);
 /// How many forgotten tasks may wait for a slow disk.
 const MAX_UNSAVED: usize = 200_000;
 
@@ -30,13 +34,15 @@ pub struct MonitorOptions {
     /// Tell all workers, again and again, to send events of their tasks, as Flower does. Default: yes.
     pub enable_events: bool,
     /// Forget workers that were silent for so long. Default: never.
-    pub purge_offline_workers: Option<std::time::Duration>,
+    pub purge_offline_workers: Option<Duration>,
     /// How many live streams may be open at a time. Default: 512.
     pub max_streams: usize,
     /// Whether workers and tasks may be controlled. Default: no.
     pub control: Control,
     /// The history on disk. Default: none is kept.
     pub history: Option<History>,
+    /// What records the events that come in. Default: nothing does.
+    pub recorder: Option<Recorder>,
 }
 
 impl Default for MonitorOptions {
@@ -48,6 +54,7 @@ impl Default for MonitorOptions {
             max_streams: 512,
             control: Control::default(),
             history: None,
+            recorder: None,
         }
     }
 }
@@ -71,6 +78,8 @@ pub(crate) struct Shared {
     pub(crate) queues: Queues,
     celery: Option<Celery>,
     stop: CancellationToken,
+    /// Cancelled when the collector has ended.
+    pub(crate) collected: CancellationToken,
     pub(crate) options: MonitorOptions,
 }
 
@@ -78,6 +87,23 @@ impl Monitor {
     /// Ends the monitor: live streams end, and no event is taken in any more. What it knows can still be read.
     pub fn close(&self) {
         self.shared.stop.cancel();
+    }
+
+    /// Ends the monitor and waits, for a few seconds at the most, until what it knows is on disk.
+    pub async fn finish(&self) {
+        self.close();
+        let written = async {
+            self.shared.collected.cancelled().await;
+            while self.history().is_some_and(|history| !history.is_idle()) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(FINISH, written).await.is_err() {
+            tracing::warn!("the end of the history could not be written in time");
+        }
+        if let Some(recorder) = &self.shared.options.recorder {
+            recorder.flush();
+        }
     }
 
     pub(crate) fn shared(&self) -> &Shared {
@@ -184,6 +210,7 @@ impl Shared {
             queues: Queues::default(),
             celery,
             stop,
+            collected: CancellationToken::new(),
             options,
         }
     }

@@ -8,6 +8,7 @@ use celery_broker::control::Destination;
 use celery_broker::event::{EventsOptions, Received, Receiver};
 use celery_broker::{BrokerError, Celery};
 use celery_protocol::control::Command;
+use celery_protocol::{ResultMeta, TaskId, TaskState};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,8 @@ use crate::clock;
 use crate::collector::Input;
 use crate::live::Link;
 use crate::monitor::Shared;
+use crate::state::time::UnixTime;
+use crate::stored;
 
 /// How many messages are taken in at a time.
 const AT_ONCE: usize = 500;
@@ -29,6 +32,12 @@ const LOOK: Duration = Duration::from_secs(1);
 const ASK: Duration = Duration::from_secs(60);
 /// The same, while one of them has not answered yet.
 const ASK_SOON: Duration = Duration::from_secs(5);
+/// How often the result backend is asked for what events may have missed.
+const COMPLETE: Duration = Duration::from_secs(10);
+/// How long a task is in its state before anybody asks.
+const LEFT: Duration = Duration::from_secs(30);
+/// For how many tasks of each state the backend is asked at a time.
+const ASKED_AT_ONCE: usize = 250;
 /// How long the answers of a worker are kept that is gone.
 const KEEP_ANSWERS: Duration = Duration::from_secs(3_600);
 /// How often queues are looked at.
@@ -131,6 +140,46 @@ pub(crate) async fn keep_looking_at_queues(shared: Arc<Shared>, celery: Celery, 
     }
 }
 
+/// Asks the result backend for tasks that seem to run for long, or whose worker is gone: the event of their end may have
+/// been lost.
+pub(crate) async fn keep_completing(shared: Arc<Shared>, celery: Celery, stop: CancellationToken) {
+    let mut again = tokio::time::interval(COMPLETE);
+    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut turns = [(TaskState::Started, None), (TaskState::Received, None), (TaskState::Retry, None)];
+    while celery.backend().name() != "disabled" {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = again.tick() => {}
+        }
+        for (state, after) in &mut turns {
+            let left = {
+                let before = clock::now().plus(-LEFT.as_secs_f64());
+                let cluster = shared.state();
+                let left = cluster.tasks().left_in(state, *after, before, ASKED_AT_ONCE);
+                left.map(|task| (task.id().clone(), (task.listed_at(), task.serial()))).collect::<Vec<_>>()
+            };
+            // From the beginning again once all had their turn.
+            *after = left.last().filter(|_| left.len() == ASKED_AT_ONCE).map(|(_, place)| *place);
+            let ids: Vec<TaskId> =
+                left.iter().filter_map(|(id, _)| TaskId::parse(id.as_str()).ok()).collect();
+            if ids.is_empty() {
+                continue;
+            }
+            match celery.backend().get_many(&ids).await {
+                Ok(metas) => metas.into_iter().flatten().for_each(|meta| complete(&shared, &meta)),
+                Err(error) => tracing::debug!(%error, "the result backend could not be asked"),
+            }
+        }
+    }
+}
+
+fn complete(shared: &Shared, meta: &ResultMeta) {
+    if let Some(what) = stored::ending(meta, &shared.options.limits) {
+        let at = meta.date_done.and_then(|date| UnixTime::new(date.unix_seconds()));
+        shared.state_mut().complete(meta.task_id.as_str(), at, what, clock::now());
+    }
+}
+
 async fn tell(celery: &Celery, command: &Command) {
     if let Err(error) = celery.control().cast(command, Destination::All).await {
         tracing::debug!(%error, ?command, "workers could not be told");
@@ -166,10 +215,10 @@ fn batches(received: &mut Vec<Received>) -> Vec<Input> {
             }
             _ => continue,
         };
-        batches.push(Input::Events { events: std::mem::take(&mut events), undecodable });
+        batches.push(Input::Events { events: std::mem::take(&mut events), undecodable, received: None });
         undecodable = 0;
         batches.push(Input::Link(link));
     }
-    batches.push(Input::Events { events, undecodable });
+    batches.push(Input::Events { events, undecodable, received: None });
     batches
 }

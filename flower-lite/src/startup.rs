@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +19,11 @@ use crate::access::{self, Users};
 use crate::collector::{self, Input};
 use crate::config::Config;
 use crate::guard::{self, Hosts};
-use crate::history::History;
+use crate::history::{History, HistoryOptions};
 use crate::live::Link;
 use crate::monitor::{Monitor, MonitorOptions, Shared};
+use crate::recording::{Recorder, Replay};
+use crate::state::time::UnixTime;
 use crate::{routes, source};
 
 /// How long a client may take to send the head of a request.
@@ -44,6 +47,7 @@ impl Monitor {
             spawn(source::keep_events_on(celery.clone(), stop.clone()));
         }
         spawn(source::keep_asking(monitor.shared_arc(), celery.clone(), stop.clone()));
+        spawn(source::keep_completing(monitor.shared_arc(), celery.clone(), stop.clone()));
         spawn(source::keep_looking_at_queues(monitor.shared_arc(), celery.clone(), stop));
         Ok(monitor)
     }
@@ -59,17 +63,74 @@ impl Monitor {
     }
 }
 
-/// What the program `flower-lite` runs: a client as its settings say, and its monitor.
-///
-/// # Errors
-/// Says which setting can't be used.
-pub fn monitor(config: &Config) -> Result<(Monitor, Celery), String> {
-    let celery =
-        Celery::builder("flower-lite").settings(&config.values).start().map_err(|error| error.to_string())?;
+/// What the program `flower-lite` runs: for each broker a client as its settings say, and its monitor.
+#[derive(Debug)]
+pub struct Running {
+    /// Each monitor, and where under the prefix of all it is served.
+    pub monitors: Vec<(String, Monitor)>,
+    clients: Vec<Celery>,
+}
+
+impl Running {
+    /// Starts what the settings ask for; a replay has no client.
+    ///
+    /// To be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// Says which setting can't be used.
+    pub fn start(config: &Config) -> Result<Running, String> {
+        let mut running = Running { monitors: Vec::new(), clients: Vec::new() };
+        if let Some(path) = &config.replay {
+            let replay = Replay::open(path, config.replay_speed)?;
+            let (monitor, feed) = Monitor::fed_by_hand(options(config, "")?);
+            spawn(replay.play(feed, monitor.ended()));
+            running.monitors.push((String::new(), monitor));
+            return Ok(running);
+        }
+        running.add(config, "", None)?;
+        for (name, url) in &config.brokers {
+            running.add(config, name, Some(url))?;
+        }
+        Ok(running)
+    }
+
+    fn add(&mut self, config: &Config, name: &str, url: Option<&str>) -> Result<(), String> {
+        let mut client = Celery::builder("flower-lite").settings(&config.values);
+        if let Some(url) = url {
+            client = client.broker(url);
+        }
+        let celery = client.start().map_err(|error| error.to_string())?;
+        let monitor = Monitor::start(&celery, options(config, name)?).map_err(|error| error.to_string())?;
+        let path = if name.is_empty() { String::new() } else { format!("/brokers/{name}") };
+        self.monitors.push((path, monitor));
+        self.clients.push(celery);
+        Ok(())
+    }
+
+    /// Ends all of it, in order: what is known is written to disk first.
+    pub async fn finish(&self) {
+        for (_, monitor) in &self.monitors {
+            monitor.finish().await;
+        }
+        for client in &self.clients {
+            client.close().await;
+        }
+    }
+}
+
+/// What a monitor of the broker `name` does. Each has a history and a recording of its own, in files beside those that the
+/// settings name.
+fn options(config: &Config, name: &str) -> Result<MonitorOptions, String> {
+    let beside = |path: &Path| {
+        if name.is_empty() { path.to_owned() } else { PathBuf::from(format!("{}.{name}", path.display())) }
+    };
     let mut options = config.monitor.clone();
-    options.history = config.history.as_ref().map(History::open).transpose()?;
-    let monitor = Monitor::start(&celery, options).map_err(|error| error.to_string())?;
-    Ok((monitor, celery))
+    if let Some(history) = &config.history {
+        let own = HistoryOptions { path: beside(&history.path), ..history.clone() };
+        options.history = Some(History::open(&own)?);
+    }
+    options.recorder = config.record.as_deref().map(|path| Recorder::create(&beside(path))).transpose()?;
+    Ok(options)
 }
 
 /// A monitor whose collector runs, and the way into it.
@@ -99,7 +160,7 @@ pub struct Feed {
 impl Feed {
     /// Hands events over, in their order; waits while the monitor is busy. Does nothing once the monitor has ended.
     pub async fn events(&self, events: Vec<Event>) {
-        let _ = self.inputs.send(Input::Events { events, undecodable: 0 }).await;
+        let _ = self.inputs.send(Input::Events { events, undecodable: 0, received: None }).await;
     }
 
     /// Hands over the body of a message as it came off the wire.
@@ -114,7 +175,13 @@ impl Feed {
                 Vec::new()
             }
         };
-        let _ = self.inputs.send(Input::Events { events, undecodable }).await;
+        let _ = self.inputs.send(Input::Events { events, undecodable, received: None }).await;
+    }
+
+    /// Hands events over that were received at `received`.
+    pub(crate) async fn events_of(&self, events: Vec<Event>, received: UnixTime) -> bool {
+        let input = Input::Events { events, undecodable: 0, received: Some(received) };
+        self.inputs.send(input).await.is_ok()
     }
 
     /// Says that the connection to the broker was made or lost.
@@ -148,17 +215,31 @@ impl Application {
     /// # Errors
     /// When the address can't be listened on.
     pub fn build(monitor: Monitor, options: ServeOptions) -> io::Result<Application> {
+        Application::build_all(vec![(String::new(), monitor)], options)
+    }
+
+    /// The same for several monitors, each under a path of its own below the prefix; the empty path is for one of them.
+    ///
+    /// # Errors
+    /// When the address can't be listened on.
+    pub fn build_all(mut monitors: Vec<(String, Monitor)>, options: ServeOptions) -> io::Result<Application> {
+        // The one at the root would answer for all others.
+        monitors.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
         let ServeOptions { address, prefix, hosts, users } = options;
         let listener = TcpListener::bind(address)?;
         let address = listener.local_addr()?;
         let server = HttpServer::new(move || {
-            App::new()
+            let mut app = App::new()
                 .app_data(Data::new(hosts.clone()))
                 .app_data(Data::new(users.clone()))
                 // The last one is asked first: whoever calls for another host is not even asked who they are.
                 .wrap(from_fn(access::only_users))
-                .wrap(from_fn(guard::only_own_hosts))
-                .service(routes::scope(monitor.clone(), &prefix))
+                .wrap(from_fn(guard::only_own_hosts));
+            for (path, monitor) in &monitors {
+                let prefix = format!("{}{path}", prefix.trim_end_matches('/'));
+                app = app.service(routes::scope(monitor.clone(), &prefix));
+            }
+            app
         })
         .listen(listener)?
         .client_request_timeout(HEAD_TIMEOUT)

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use celery_broker::Celery;
-use celery_protocol::{ResultMeta, TaskId};
+use celery_protocol::{ResultMeta, TaskId, TaskState, repr};
 
+use crate::state::Limits;
+use crate::state::mark::{Success, Trouble, What};
 use crate::state::task::Task;
 use crate::state::text::{bounded, looks_cut};
-use crate::view::Stored;
+use crate::view::{RESULT_BACKEND, Stored};
 
 /// How long a page waits for the backend.
 const DEADLINE: Duration = Duration::from_millis(500);
@@ -20,6 +22,24 @@ pub(crate) fn is_worth_a_look(task: &Task) -> bool {
     let success = task.success().and_then(|success| success.result.as_deref());
     let trouble = task.trouble().and_then(|trouble| trouble.traceback.as_deref());
     !task.state().is_ready() || success.is_some_and(looks_cut) || trouble.is_some_and(looks_cut)
+}
+
+/// How a task ended, if the backend says that it has: as an event would have told it.
+pub(crate) fn ending(meta: &ResultMeta, limits: &Limits) -> Option<What> {
+    let trouble = || {
+        let exception = meta.exception().map(|exception| bounded(&exception.repr(), limits.max_text));
+        let traceback = meta.traceback.as_deref().map(|text| bounded(text, limits.max_traceback));
+        Box::new(Trouble { exception, traceback })
+    };
+    match meta.status {
+        TaskState::Success => {
+            let result = bounded(&repr::repr(meta.result.get(), limits.max_text), limits.max_text);
+            Some(What::Succeeded(Box::new(Success { result: Some(result), runtime: None })))
+        }
+        TaskState::Failure => Some(What::Failed(trouble())),
+        TaskState::Revoked => Some(What::Revoked(Box::default())),
+        _ => None,
+    }
 }
 
 /// Asks the backend; no answer in time, or no backend, is no answer.
@@ -37,7 +57,7 @@ pub(crate) async fn look_up(celery: Option<&Celery>, id: &str) -> Option<Stored>
 
 fn shown(meta: &ResultMeta) -> Stored {
     Stored {
-        source: "result_backend",
+        source: RESULT_BACKEND,
         status: meta.status.as_str().to_owned(),
         result: Some(bounded(meta.result.get(), MAX_TEXT).into()),
         traceback: meta.traceback.as_deref().map(|text| bounded(text, MAX_TEXT).into()),

@@ -64,6 +64,8 @@ struct Stored<'a> {
     expired: bool,
     #[serde(rename = "u", skip_serializing_if = "is_false")]
     requeue: bool,
+    #[serde(rename = "l", skip_serializing_if = "is_false")]
+    from_backend: bool,
     #[serde(rename = "f", skip_serializing_if = "Map::is_empty")]
     fields: Map<String, Value>,
 }
@@ -93,6 +95,7 @@ fn stored(mark: &Mark) -> Stored<'_> {
         at: mark.at.seconds(),
         clock: mark.clock,
         origin: Cow::Borrowed(&mark.origin),
+        from_backend: mark.stored,
         ..Stored::default()
     };
     match &mark.what {
@@ -195,7 +198,7 @@ fn mark(stored: Stored<'_>, share: &mut impl FnMut(&str) -> Arc<str>) -> Option<
             What::Custom(Box::new(Custom { name: name.into(), fields: stored.fields }))
         }
     };
-    Some(Mark { at, clock: stored.clock, origin, what })
+    Some(Mark { at, clock: stored.clock, origin, what, stored: stored.from_backend })
 }
 
 /// A task made of marks that were read back.

@@ -33,6 +33,12 @@ pub(super) fn render(page: &mut Page, state: &ClusterState, around: &Surrounding
             "Events that must have been lost on the way, at the least: tasks ended whose start was never told",
             state.missed(),
         ),
+        (
+            "flower_tasks_completed_by_backend_total",
+            "counter",
+            "Tasks whose end no event told, but the result backend",
+            totals.completed,
+        ),
         ("flower_events_dropped_total", "counter", "Events that said nothing usable", totals.dropped),
         ("flower_events_undecodable_total", "counter", "Messages that are no events", totals.undecodable),
         ("flower_events_duplicate_total", "counter", "Events that came in again", totals.duplicates),

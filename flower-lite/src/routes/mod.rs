@@ -3,6 +3,7 @@
 pub mod health;
 pub mod history;
 pub mod live;
+pub mod openapi;
 pub mod overview;
 pub mod pages;
 pub mod parameters;
@@ -61,6 +62,9 @@ fn api() -> impl actix_web::dev::HttpServiceFactory {
         .fold(web::scope("/api"), Scope::service)
         .service(resource("/v2/overview", web::get().to(overview::overview)))
         .service(resource("/v2/workers", web::get().to(workers::list)))
+        .service(resource("/v2/workers/{name}/answers", web::get().to(workers::answers)))
+        .service(resource("/v2/queues", web::get().to(workers::queues)))
+        .service(resource("/v2/openapi.json", web::get().to(openapi::openapi)))
         .service(resource("/v2/workers/{name:.+}", web::get().to(workers::one)))
         .service(resource("/v2/tasks", web::get().to(tasks::list)))
         .service(resource("/v2/tasks/{id:.+}", web::get().to(tasks::one)))

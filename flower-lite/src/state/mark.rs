@@ -20,6 +20,8 @@ pub struct Mark {
     pub origin: Arc<str>,
     /// What happened.
     pub what: What,
+    /// Not an event told so, but the result backend.
+    pub stored: bool,
 }
 
 /// What happened to a task, with what the event tells about it.

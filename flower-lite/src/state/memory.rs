@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::ClusterState;
 use super::key::TaskKey;
-use super::mark::Mark;
-use super::task::Task;
+use super::mark::{Mark, What};
+use super::task::{Taken, Task};
 use super::time::UnixTime;
 use super::worker::{Facts, Worker};
 
@@ -106,6 +106,25 @@ impl ClusterState {
         worker.judge(now);
         worker.touch(self.version);
         self.note_saved();
+    }
+
+    /// Notes how a task ended that the result backend knows of. What an event tells counts more, now or later. Gives whether
+    /// it was news.
+    pub fn complete(&mut self, id: &str, at: Option<UnixTime>, what: What, now: UnixTime) -> bool {
+        let Some(task) = self.tasks.get(id) else { return false };
+        let origin = task.worker().cloned().unwrap_or_else(|| self.names.share(""));
+        let (key, clock) = (task.id().clone(), task.clock());
+        let mark = Mark { at: at.unwrap_or(now), clock, origin, what, stored: true };
+        let version = self.version + 1;
+        let recorded = self.tasks.record(&key, mark, version);
+        if recorded.taken == Taken::Known {
+            return false;
+        }
+        self.version = version;
+        self.totals.completed += 1;
+        self.move_running(&key, recorded.ran_on, version);
+        self.make_room();
+        true
     }
 
     fn note_saved(&mut self) {

@@ -104,6 +104,8 @@ pub struct Totals {
     pub undecodable: u64,
     /// Events that came in again.
     pub duplicates: u64,
+    /// Tasks whose end was learnt from the result backend.
+    pub completed: u64,
     /// Tasks forgotten whose end came without their start: an event of theirs was lost on the way.
     pub missed: u64,
     /// How often the connection to the broker was lost.

@@ -94,7 +94,7 @@ pub fn observe(
             let what = what(task, limits, &mut name);
             Ok(Seen::Task {
                 id: task.uuid.as_str().into(),
-                mark: Mark { at, clock: event.clock, origin: host, what },
+                mark: Mark { at, clock: event.clock, origin: host, what, stored: false },
             })
         }
         EventBody::Worker(worker) => {

@@ -76,6 +76,16 @@ impl Task {
 
     /// Puts `mark` in its place and derives everything else anew.
     pub fn record(&mut self, mark: Mark, version: u64) -> Taken {
+        let ends = mark.what.state().is_ready();
+        if mark.stored && self.marks.iter().any(|known| !known.stored && known.what.state().is_ready()) {
+            return Taken::Known;
+        }
+        if ends && self.is_completed() {
+            // Now it is told by the worker itself, or the backend has thought again.
+            let stored = self.marks.iter().filter(|known| known.stored).map(Mark::weight).sum();
+            self.marks_weight = self.marks_weight.saturating_sub(stored);
+            self.marks.retain(|known| !known.stored);
+        }
         match self.marks.binary_search_by(|known| known.order(&mark)) {
             Ok(_) => return Taken::Known,
             Err(place) => {
@@ -163,6 +173,12 @@ impl Task {
     #[must_use]
     pub fn is_orphaned(&self) -> bool {
         self.orphaned
+    }
+
+    /// Whether its end was told by the result backend and by no event.
+    #[must_use]
+    pub fn is_completed(&self) -> bool {
+        self.marks.iter().any(|mark| mark.stored)
     }
 
     /// Its events, oldest first.

@@ -242,6 +242,24 @@ impl Tasks {
         self.orphaned
     }
 
+    /// Up to `limit` tasks of `state` from `after` on that came into it before `before`, for somebody who looks after them
+    /// in turn.
+    pub fn left_in(
+        &self,
+        state: &TaskState,
+        after: Option<Place>,
+        before: UnixTime,
+        limit: usize,
+    ) -> impl Iterator<Item = &Task> {
+        let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        let places = self.places.by_state.get(state).into_iter();
+        places
+            .flat_map(move |places| places.range((from, std::ops::Bound::Unbounded)))
+            .filter_map(|&place| self.at(place))
+            .filter(move |task| task.timestamp() < before || task.is_orphaned())
+            .take(limit)
+    }
+
     /// Every task, by the time it came into its state, newest first.
     pub fn by_change(&self) -> impl Iterator<Item = &Task> {
         self.places.by_change.iter().rev().filter_map(|&place| self.at(place))

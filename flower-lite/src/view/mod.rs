@@ -22,6 +22,8 @@ use crate::state::worker;
 
 pub use history::{HistoryPage, Node, Workflow};
 
+/// How what the result backend told is marked.
+pub const RESULT_BACKEND: &str = "result_backend";
 /// How many of the tasks that a worker runs are listed with it.
 const RUNNING_SHOWN: usize = 100;
 /// How many names, and how many workers, a facet lists: the commonest.
@@ -179,6 +181,8 @@ pub struct Task {
     ready: bool,
     /// Its worker fell silent while it ran.
     orphaned: bool,
+    /// `result_backend` where no event told how it ended, but that did.
+    completed_by: Option<&'static str>,
 }
 
 /// A task with its whole story.
@@ -224,6 +228,8 @@ struct Entry {
     timestamp: f64,
     worker: String,
     clock: u64,
+    /// `event`, or `result_backend`.
+    source: &'static str,
     detail: Map<String, Value>,
 }
 
@@ -408,6 +414,7 @@ impl Task {
             clock: task.clock(),
             ready: state.is_ready(),
             orphaned: task.is_orphaned(),
+            completed_by: task.is_completed().then_some(RESULT_BACKEND),
         }
     }
 }
@@ -449,6 +456,7 @@ impl Entry {
             timestamp: mark.at.seconds(),
             worker: mark.origin.to_string(),
             clock: mark.clock,
+            source: if mark.stored { RESULT_BACKEND } else { "event" },
             detail: detail(&mark.what),
         }
     }

@@ -6,6 +6,7 @@ mod flower;
 mod helpers;
 mod history;
 mod json;
+mod openapi;
 mod pages;
 mod replay;
 mod stream;

@@ -1,7 +1,7 @@
 //! The whole way: a real broker, a Python worker, and what the monitor shows of them.
 
 use celery_broker::Celery;
-use celery_testkit::{Python, PythonWorker, Rabbit, Redis, wait};
+use celery_testkit::{Program, Python, PythonWorker, Rabbit, Redis, binary, ports, wait};
 use flower_lite::{Monitor, MonitorOptions};
 use serde_json::{Value, json};
 
@@ -59,4 +59,35 @@ async fn a_python_worker_and_its_tasks_are_shown_and_its_death_is_noticed() {
     .await;
     monitor.close();
     celery.close().await;
+}
+
+#[tokio::test]
+async fn two_virtual_hosts_are_watched_by_one_program() {
+    let rabbit = Rabbit::shared().await;
+    let (here, there) = (rabbit.vhost("here").await, rabbit.vhost("there").await);
+    let port = ports::free();
+    let (port_text, brokers) = (port.to_string(), format!("there={there}"));
+    let env = [("CELERY_BROKER_URL", &*here), ("FLOWER_BROKERS", &*brokers), ("FLOWER_PORT", &*port_text)];
+    let program = Program::start(binary("flower-lite"), &[], &env);
+    let base = format!("http://127.0.0.1:{port}");
+    for (url, id, path) in [(&here, "one", ""), (&there, "two", "/brokers/there")] {
+        let celery = Celery::builder("test").broker(url).start().expect("right settings");
+        wait::until(SOON, "it to listen", async || {
+            program.still_running().map_err(|error| error.to_string())?;
+            let overview = read(&format!("{base}{path}/api/v2/overview")).await;
+            if overview["connected"] == true { Ok(()) } else { Err(overview.to_string()) }
+        })
+        .await;
+        let emitter = celery.event_emitter("w@host");
+        let event = json!({ "type": "task-received", "uuid": id, "name": "demo.add" }).to_string();
+        let mut events = celery_protocol::event::decode(event.as_bytes()).expect("a body");
+        emitter.emit(events.remove(0).expect("an event").body);
+        emitter.flush().await;
+        wait::until(SOON, "its task alone", async || {
+            let page = read(&format!("{base}{path}/api/v2/tasks")).await;
+            if page["total"] == 1 && page["items"][0]["id"] == id { Ok(()) } else { Err(page) }
+        })
+        .await;
+        celery.close().await;
+    }
 }

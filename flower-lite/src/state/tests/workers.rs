@@ -154,3 +154,25 @@ fn an_end_without_its_start_tells_of_a_loss() {
     state.apply(&task("started", "late", "a@1", 59.0, json!({})), at(61.0));
     assert_eq!(state.missed(), 0, "it was only late");
 }
+
+#[test]
+fn what_the_backend_tells_counts_until_an_event_does() {
+    use crate::state::mark::{Success, What};
+    let mut state = state();
+    state.apply(&task("received", "one", "a@1", 0.0, json!({ "name": "demo.add" })), at(0.0));
+    state.apply(&task("started", "one", "a@1", 1.0, json!({})), at(1.0));
+    let ended = |text: &str| What::Succeeded(Box::new(Success { result: Some(text.into()), runtime: None }));
+    assert!(state.complete("one", Some(at(2.0)), ended("stored"), at(60.0)));
+    assert!(!state.complete("none", None, ended("stored"), at(60.0)), "nobody knows it");
+    let shown = seen(&state, "one");
+    assert_eq!((&shown["state"], &shown["result"]), (&json!("SUCCESS"), &json!("stored")));
+    assert_eq!((&shown["completed_by"], &shown["worker"]), (&json!("result_backend"), &json!("a@1")));
+    assert_eq!(shown["timeline"][2]["source"], "result_backend");
+    assert!(state.worker("a@1").is_some_and(|worker| worker.running().is_empty()));
+
+    state.apply(&task("succeeded", "one", "a@1", 2.5, json!({ "result": "told", "runtime": 1.5 })), at(61.0));
+    let shown = seen(&state, "one");
+    assert_eq!((&shown["result"], &shown["completed_by"]), (&json!("told"), &json!(null)));
+    assert_eq!(shown["timeline"].as_array().map(Vec::len), Some(3));
+    assert!(!state.complete("one", Some(at(2.0)), ended("stored"), at(62.0)), "an event has told");
+}
