@@ -8,7 +8,7 @@ use celery_protocol::{QueueName, TaskOptions};
 use crate::amqp::Publisher;
 use crate::amqp::connection::{Dial, Link, Purpose};
 use crate::amqp::delayed::Ladder;
-use crate::backend::redis::RedisBackend;
+use crate::backend::redis::{Expires, RedisBackend};
 use crate::backend::{DisabledBackend, MemoryBackend, ResultBackend};
 use crate::celery::{Celery, Shared};
 use crate::clock::{Clock, Lamport};
@@ -37,6 +37,7 @@ pub struct CeleryBuilder {
     heartbeat: Duration,
     publish_timeout: Duration,
     result_expires: Duration,
+    result_failure_expires: Option<Duration>,
     chord_deadline: Option<Duration>,
     key_prefix: String,
     send_sent_events: bool,
@@ -57,6 +58,7 @@ impl CeleryBuilder {
             heartbeat: Duration::from_secs(10),
             publish_timeout: Duration::from_secs(5),
             result_expires: Duration::from_secs(86_400),
+            result_failure_expires: None,
             chord_deadline: Some(CHORD_DEADLINE),
             key_prefix: String::new(),
             send_sent_events: false,
@@ -132,6 +134,13 @@ impl CeleryBuilder {
         self
     }
 
+    /// How long failures are kept; zero is for ever. Default: as [`result_expires`](Self::result_expires).
+    #[must_use]
+    pub fn result_failure_expires(mut self, after: Duration) -> Self {
+        self.result_failure_expires = Some(after);
+        self
+    }
+
     /// How long nothing may happen in a chord before it ends as FAILURE, because a member was lost; `None` waits for ever,
     /// as Celery does. Must be shorter than [`result_expires`](Self::result_expires). Default: 12 hours.
     #[must_use]
@@ -179,6 +188,8 @@ impl CeleryBuilder {
         self.default_queue = text("task_default_queue").unwrap_or(self.default_queue);
         self.key_prefix = text("result_global_keyprefix").unwrap_or(self.key_prefix);
         self.result_expires = duration("result_expires", self.result_expires);
+        let failures = settings.text("result_failure_expires").and_then(parse_duration);
+        self.result_failure_expires = failures.or(self.result_failure_expires);
         let deadline = duration("chord_deadline", CHORD_DEADLINE);
         self.chord_deadline = Some(deadline).filter(|deadline| !deadline.is_zero());
         self.connect_timeout = duration("broker_connection_timeout", self.connect_timeout);
@@ -215,7 +226,10 @@ impl CeleryBuilder {
             BackendUrl::Disabled => Arc::new(DisabledBackend),
             BackendUrl::Memory => Arc::new(MemoryBackend::new()),
             BackendUrl::Redis(url) => {
-                Arc::new(RedisBackend::start(&url, &self.key_prefix, self.result_expires, &tasks)?)
+                let results = self.result_expires;
+                let failures = self.result_failure_expires.unwrap_or(results);
+                let expires = Expires { results, failures };
+                Arc::new(RedisBackend::start(&url, &self.key_prefix, expires, &tasks)?)
             }
         };
         let publish = Link::start(Purpose::Publish, dial.clone(), &tasks);

@@ -50,6 +50,15 @@ pub const CLIENT_SETTINGS: &[Setting] = &[
         doc: "How long results are kept; 0 keeps them for ever.",
     },
     Setting {
+        name: "result_failure_expires",
+        flag: "result-failure-expires",
+        env: "CELERY_RESULT_FAILURE_EXPIRES",
+        kind: Kind::Duration,
+        default: None,
+        secret: false,
+        doc: "How long failures are kept; 0 keeps them for ever. Default: as `result_expires`.",
+    },
+    Setting {
         name: "chord_deadline",
         flag: "chord-deadline",
         env: "CELERY_CHORD_DEADLINE",

@@ -359,8 +359,12 @@ async fn keys_bytes_and_expiry_are_celerys() {
         .backend(redis.url(3))
         .result_key_prefix("app")
         .result_expires(Duration::from_secs(1000))
+        .result_failure_expires(Duration::from_secs(5000))
         .start()
         .unwrap();
+    celery.backend().store(&failure("f")).await.unwrap();
+    let ttl: u64 = redis.cli(&["-n", "3", "TTL", "app_celery-task-meta-f"]).await.trim().parse().unwrap();
+    assert!((4990..=5000).contains(&ttl), "{ttl}");
     let meta = success("a", "5");
     celery.backend().store(&meta).await.unwrap();
     let stored = redis.cli(&["-n", "3", "GET", "app_celery-task-meta-a"]).await;
@@ -537,4 +541,53 @@ async fn only_the_holder_of_a_lease_changes_its_records() {
         assert_eq!(fenced.replace(short, "k", None, Some(b"x")).await.unwrap(), Change::NotHolder);
     })
     .await;
+}
+
+/// Whatever the order and however often: each member counts once, and one claim is given for the whole chord.
+#[tokio::test]
+async fn chords_of_any_order_with_any_duplicates_are_claimed_once() {
+    use proptest::prelude::*;
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+
+    let celery = client(&Redis::shared().await.database());
+    let mut runner = TestRunner::deterministic();
+    let deliveries = (1_usize..8, any::<bool>()).prop_flat_map(|(size, early)| {
+        let more = prop::collection::vec(0..size, 0..10);
+        (Just(size), Just(early), more).prop_flat_map(|(size, early, more)| {
+            let all: Vec<usize> = (0..size).chain(more).collect();
+            (Just(size), Just(early), Just(all).prop_shuffle())
+        })
+    });
+    for case in 0..60 {
+        let (size, started_first, order) = deliveries.new_tree(&mut runner).unwrap().current();
+        let group = GroupId::parse(format!("any-{case}")).unwrap();
+        let backend = celery.backend();
+        if started_first {
+            backend.chord_start(&group, size as u64).await.unwrap();
+        }
+        let mut claims = Vec::new();
+        let mut distinct = std::collections::HashSet::new();
+        for member in &order {
+            let part = part(&group, &format!("m{member}"), Some(*member as u32), &member.to_string());
+            let progress = backend.chord_part(&part).await.unwrap();
+            distinct.insert(*member);
+            match progress {
+                ChordProgress::Claimed(claim) => claims.push(claim),
+                ChordProgress::Waiting { done, .. } => assert_eq!(done, distinct.len() as u64, "{order:?}"),
+                ChordProgress::Taken => assert_eq!(claims.len(), 1, "{order:?}"),
+                ChordProgress::Late => panic!("nothing was finished: {order:?}"),
+            }
+        }
+        assert_eq!(claims.len(), usize::from(started_first), "{order:?}");
+        if let [claim] = claims.as_slice() {
+            let results = backend.chord_results(&group).await.unwrap();
+            let results: Vec<_> = results.iter().map(|member| member.result.get().to_owned()).collect();
+            assert_eq!(results, (0..size).map(|member| member.to_string()).collect::<Vec<_>>());
+            backend.chord_done(claim).await.unwrap();
+            let late = backend.chord_part(&part(&group, "m0", Some(0), "0")).await.unwrap();
+            assert_eq!(late, ChordProgress::Late);
+        }
+    }
+    celery.close().await;
 }

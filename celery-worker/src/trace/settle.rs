@@ -421,4 +421,6 @@ fn group(members: &[Signature]) -> Signature {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

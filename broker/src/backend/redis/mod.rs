@@ -55,7 +55,7 @@ impl RedisBackend {
     pub(crate) fn start(
         url: &RedisUrl,
         key_prefix: &str,
-        expires: Duration,
+        expires: Expires,
         tasks: &Tasks,
     ) -> Result<Self, BrokerError> {
         let connector = Connector::new(url, tasks)?;
@@ -65,12 +65,23 @@ impl RedisBackend {
         let fenced = Arc::new(RedisFenced::new(connector.clone(), prefix.as_str()));
         let chords = Arc::new(RedisChordWatch::new(connector.clone(), prefix.clone()));
         let cluster = Arc::new(RedisCluster::new(connector.clone(), prefix.as_str()));
-        // A fraction of a second must not become for ever.
-        let ttl = if expires.is_zero() { 0 } else { expires.as_secs().max(1) };
-        let store = Store { connector, prefix, ttl };
+        let (ttl, failure_ttl) = (seconds(expires.results), seconds(expires.failures));
+        let store = Store { connector, prefix, ttl, failure_ttl };
         let watcher = Watcher::new(store.clone(), tasks);
         Ok(Self { store, watcher, submissions, notes, fenced, chords, cluster })
     }
+}
+
+/// How long things are kept; zero is for ever.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Expires {
+    pub(crate) results: Duration,
+    pub(crate) failures: Duration,
+}
+
+/// A fraction of a second must not become for ever.
+fn seconds(expires: Duration) -> u64 {
+    if expires.is_zero() { 0 } else { expires.as_secs().max(1) }
 }
 
 impl fmt::Debug for RedisBackend {

@@ -18,14 +18,14 @@ const MAX_VALUE: usize = 512 * 1024 * 1024;
 /// States in one script call: one call must not keep the server from others for long.
 const BATCH: usize = 256;
 
-/// KEYS: one per state. ARGV: seconds to live (0: for ever), then one value per key.
+/// KEYS: one per state. ARGV: seconds to live (0: for ever), the same for failures, then one value per key.
 ///
 /// A stored SUCCESS stays. Celery writes `status` first, so a look at the first bytes mostly tells; other writers' JSON is
 /// decoded, and a compressed value, which Lua cannot read, is reported back for the caller to decide.
 static STORE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r#"
-local ttl = tonumber(ARGV[1])
+local results, failures = tonumber(ARGV[1]), tonumber(ARGV[2])
 local unsure = {}
 for i, key in ipairs(KEYS) do
   local old = redis.call('GET', key)
@@ -44,7 +44,8 @@ for i, key in ipairs(KEYS) do
     end
   end
   if write then
-    local value = ARGV[i + 1]
+    local value = ARGV[i + 2]
+    local ttl = string.sub(value, 1, 19) == '{"status": "FAILURE' and failures or results
     if ttl > 0 then
       redis.call('SETEX', key, ttl, value)
     else
@@ -84,6 +85,8 @@ pub(super) struct Store {
     pub(super) prefix: Prefix,
     /// Seconds to live; 0 is for ever.
     pub(super) ttl: u64,
+    /// As `ttl`, for failures.
+    pub(super) failure_ttl: u64,
 }
 
 struct Entry {
@@ -119,7 +122,7 @@ impl Store {
             for entry in entries {
                 command.arg(&entry.key);
             }
-            command.arg(self.ttl);
+            command.arg(self.ttl).arg(self.failure_ttl);
             for entry in entries {
                 command.arg(&entry.value);
             }
@@ -140,7 +143,9 @@ impl Store {
                 return Ok(());
             }
             let fill = |command: &mut Cmd| {
-                command.arg(1).arg(&entry.key).arg(self.ttl).arg(&entry.value).arg(&old);
+                let failed = entry.value.starts_with(b"{\"status\": \"FAILURE");
+                let ttl = if failed { self.failure_ttl } else { self.ttl };
+                command.arg(1).arg(&entry.key).arg(ttl).arg(&entry.value).arg(&old);
             };
             let written: bool = self
                 .connector

@@ -12,7 +12,7 @@ use super::*;
 use crate::context::DeliveryInfo;
 use crate::task::Failure;
 
-const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+pub(super) const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
 const LATE: Rules = Rules {
     acks_late: true,
@@ -30,13 +30,13 @@ const ERRORS_ONLY: Rules = Rules { store_errors: true, ..IGNORED };
 const STRICT: Rules = Rules { acks_on_failure: false, acks_on_timeout: false, ..LATE };
 const STRICT_EARLY: Rules = Rules { acks_late: false, ..STRICT };
 
-fn signature(task: &str, id: &str) -> Signature {
+pub(super) fn signature(task: &str, id: &str) -> Signature {
     let mut signature = Signature::new(TaskName::parse(task).unwrap());
     signature.options.set("task_id", &id);
     signature
 }
 
-fn request(embed: Embed, change: impl FnOnce(&mut Headers)) -> Request {
+pub(super) fn request(embed: Embed, change: impl FnOnce(&mut Headers)) -> Request {
     let mut headers = Headers::new(TaskName::parse("t.add").unwrap(), TaskId::parse("me").unwrap());
     headers.root_id = Some(TaskId::parse("root").unwrap());
     change(&mut headers);
@@ -59,15 +59,15 @@ fn value(json: &str) -> Box<RawValue> {
     pyjson::from_str(json).unwrap()
 }
 
-fn success() -> Outcome {
+pub(super) fn success() -> Outcome {
     Outcome::Success(value("5"))
 }
 
-fn failure() -> Outcome {
+pub(super) fn failure() -> Outcome {
     Outcome::Failure { failure: Failure::new("ValueError", "no"), expected: false }
 }
 
-fn retry() -> Outcome {
+pub(super) fn retry() -> Outcome {
     Outcome::Retry(Resend {
         due: NOW + Duration::from_secs(10),
         delay: Duration::from_secs(10),
@@ -81,7 +81,7 @@ fn retry() -> Outcome {
     })
 }
 
-fn settled(request: &Request, rules: Rules, outcome: Outcome, timed_out: bool) -> Settlement {
+pub(super) fn settled(request: &Request, rules: Rules, outcome: Outcome, timed_out: bool) -> Settlement {
     settle(Ended {
         request,
         rules,
