@@ -214,6 +214,16 @@ impl Celery {
         topology::look(&session, queue.as_str()).await
     }
 
+    /// Deletes the messages of a queue that wait for a consumer; how many there were. A queue that does not exist has none.
+    ///
+    /// # Errors
+    /// There is no connection, or the user may not.
+    pub async fn purge(&self, queue: &QueueName) -> Result<u32, BrokerError> {
+        self.require_servers()?;
+        let session = self.control_link().connected(self.shared.publish_timeout).await?;
+        topology::purge(&session, queue.as_str()).await
+    }
+
     /// Makes sure that a queue exists; one that does is adopted as it is.
     ///
     /// # Errors

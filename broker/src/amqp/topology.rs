@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use celery_protocol::{HeaderMap, QueueName};
 use lapin::ExchangeKind;
-use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions};
 use lapin::types::FieldTable;
 use serde_json::Value;
 
@@ -166,6 +166,20 @@ pub(crate) async fn ensure(session: &Session, spec: &QueueSpec) -> Result<(), Br
             Some(_) => bind(session, spec).await,
             None => declare(session, spec).await,
         },
+    }
+}
+
+/// Deletes the messages of a queue that are ready.
+pub(crate) async fn purge(session: &Session, queue: &str) -> Result<u32, BrokerError> {
+    let channel = session.channel(DECLARE_DEADLINE).await?;
+    let purged = channel.queue_purge(short("the name of a queue", queue)?, QueuePurgeOptions::default());
+    match within(DECLARE_DEADLINE, &format!("queue '{queue}'"), purged).await {
+        Ok(count) => {
+            close(&channel).await;
+            Ok(count)
+        }
+        Err(err) if *err.kind() == BrokerErrorKind::NotFound => Ok(0),
+        Err(err) => Err(err),
     }
 }
 

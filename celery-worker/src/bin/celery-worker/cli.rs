@@ -48,7 +48,7 @@ pub(crate) fn command(tables: &[&[Setting]]) -> Command {
     let mut command = Command::new("celery-worker")
         .about(about)
         .version(env!("CARGO_PKG_VERSION"))
-        .after_help("Each setting can also come from its environment variable or from the file of --config.")
+        .after_help("Other commands, each with a --help of its own: inspect, control, status, report, call, result, purge, events.\n\nEach setting can also come from its environment variable or from the file of --config.")
         .arg(
             Arg::new("config")
                 .long("config")
@@ -122,6 +122,18 @@ pub(crate) fn without_subcommand(args: impl IntoIterator<Item = String>) -> Vec<
         kept.push(arg);
     }
     kept
+}
+
+/// The first argument that is neither an option nor the value of one.
+pub(crate) fn first_word(args: &[String]) -> Option<&str> {
+    let mut after_option = false;
+    for arg in args.iter().skip(1) {
+        if !after_option && !arg.starts_with('-') {
+            return Some(arg);
+        }
+        after_option = takes_value(arg);
+    }
+    None
 }
 
 /// Whether the next argument is this one's value, so that a queue may be called `worker`.

@@ -7,7 +7,7 @@ use clap::ArgMatches;
 
 /// Reads all settings: command line, then environment, then the file of `--config`, then defaults.
 pub(crate) fn load(matches: &ArgMatches) -> Result<Layered> {
-    let path = matches.get_one::<String>("config");
+    let path = matches.try_get_one::<String>("config").ok().flatten();
     let text = match path {
         Some(path) => {
             Some(std::fs::read_to_string(path).with_context(|| format!("--config: cannot read {path}"))?)
@@ -20,10 +20,12 @@ pub(crate) fn load(matches: &ArgMatches) -> Result<Layered> {
 }
 
 fn flag(matches: &ArgMatches, name: &str) -> Option<String> {
-    if name == "heartbeat-interval" && matches.get_flag("without-heartbeat") {
+    // The other commands do not have the worker's flags.
+    if name == "heartbeat-interval" && matches.try_get_one("without-heartbeat").ok().flatten() == Some(&true)
+    {
         return Some("0".to_owned());
     }
-    matches.get_one::<String>(name).cloned()
+    matches.try_get_one::<String>(name).ok().flatten().cloned()
 }
 
 /// A variable of the environment; one that is empty counts as not set.

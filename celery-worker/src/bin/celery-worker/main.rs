@@ -2,6 +2,7 @@
 
 mod banner;
 mod cli;
+mod commands;
 mod config;
 mod demo;
 mod logging;
@@ -23,8 +24,11 @@ use celery_worker::{Settings, Stopped, Worker, WorkerHandle, nodename};
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
-    let matches = cli::command(&[CLIENT_SETTINGS, SETTINGS])
-        .get_matches_from(cli::without_subcommand(std::env::args()));
+    let args: Vec<String> = std::env::args().collect();
+    if let Some(code) = commands::run(&args) {
+        return code;
+    }
+    let matches = cli::command(&[CLIENT_SETTINGS, SETTINGS]).get_matches_from(cli::without_subcommand(args));
     let run = || -> Result<Stopped> {
         let notes = cli::notes(&matches).map_err(anyhow::Error::msg)?;
         let config = config::load(&matches)?;
