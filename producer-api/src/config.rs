@@ -203,6 +203,14 @@ const OWN: &[Setting] = &[
         "How long an idle connection is kept; longer than a proxy in front keeps its own.",
     ),
     setting(
+        "read_timeout",
+        "read-timeout",
+        "PRODUCER_API_READ_TIMEOUT",
+        Kind::Duration,
+        Some("30s"),
+        "A client that takes nothing of its answer for this long is cut.",
+    ),
+    setting(
         "drain_delay",
         "drain-delay",
         "PRODUCER_API_DRAIN_DELAY",
@@ -272,6 +280,8 @@ pub struct Config {
     pub http_workers: Option<usize>,
     /// Idle connections.
     pub keep_alive: Duration,
+    /// For a client to take what it was sent.
+    pub read_timeout: Duration,
     /// Between SIGTERM and the end of accepting.
     pub drain_delay: Duration,
     /// For requests in progress at the end.
@@ -438,6 +448,7 @@ impl Config {
             dashboard: client.boolean("dashboard"),
             http_workers: client.integer("http_workers").and_then(|n| usize::try_from(n).ok()),
             keep_alive: time("keep_alive"),
+            read_timeout: time("read_timeout"),
             drain_delay: time("drain_delay"),
             shutdown_timeout: time("shutdown_timeout"),
             log_json: client.text("log_format") == Some("json"),

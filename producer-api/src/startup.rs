@@ -22,8 +22,6 @@ use crate::telemetry;
 /// For the head of a request to arrive (actix closes with 408).
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// For a client to take what it was sent.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// For submissions whose clients have gone, at the end.
 const LEFT_BEHIND: Duration = Duration::from_secs(5);
 
@@ -74,6 +72,7 @@ impl Application {
         let api = web::Data::new(Api::new(celery, config, origin(), metrics));
         let groups = Groups { walkthrough: config.walkthrough };
         let (shared, mounted) = (api.clone(), dashboard.clone());
+        let read_timeout = config.read_timeout;
         let mut server = HttpServer::new(move || {
             App::new()
                 .app_data(shared.clone())
@@ -83,9 +82,9 @@ impl Application {
                 .configure(|services| mounted.mount(services))
                 .configure(|services| routes::configure(services, groups))
         })
-        .on_connect(|connection, _| {
+        .on_connect(move |connection, _| {
             if let Some(socket) = connection.downcast_ref::<TcpStream>() {
-                give_up_on_slow_readers(socket);
+                give_up_on_slow_readers(socket, read_timeout);
             }
         })
         .keep_alive(config.keep_alive)
@@ -163,8 +162,8 @@ async fn serve(
 
 /// actix writes for as long as a client takes to read: the kernel ends a connection on which nothing could be delivered
 /// for a while, be the client gone or just not reading.
-fn give_up_on_slow_readers(socket: &TcpStream) {
-    if let Err(err) = socket2::SockRef::from(socket).set_tcp_user_timeout(Some(READ_TIMEOUT)) {
+fn give_up_on_slow_readers(socket: &TcpStream, after: Duration) {
+    if let Err(err) = socket2::SockRef::from(socket).set_tcp_user_timeout(Some(after)) {
         tracing::debug!("a connection has no deadline for its reader: {err}");
     }
 }

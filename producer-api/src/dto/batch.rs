@@ -25,8 +25,20 @@ pub struct SubmitBatch {
     /// Make the tasks one group.
     pub group: Option<bool>,
     /// The tasks, each as in `POST /v1/tasks`, and with a `ref` of the caller's own that comes back with its answer.
-    #[schema(value_type = Vec<SubmitTask>, min_items = 1, max_items = 1000)]
+    #[schema(value_type = Vec<BatchTask>, min_items = 1, max_items = 1000)]
     pub tasks: Vec<()>,
+}
+
+/// A task of a batch.
+#[derive(Debug, ToSchema)]
+#[schema(as = BatchTask, example = json!({"task": "demo.add", "args": [2, 3], "ref": "row-1"}))]
+pub struct BatchTask {
+    /// The task, as in `POST /v1/tasks`.
+    #[serde(flatten)]
+    pub task: SubmitTask,
+    /// The caller's own name for it, which comes back with its answer.
+    #[schema(max_length = 255)]
+    pub r#ref: Option<String>,
 }
 
 /// A batch as read: what is wrong with single items is kept with them.

@@ -59,6 +59,7 @@ pub struct CanvasNode {
     /// Of Celery's own dictionaries: `chain`, `group` or `chord`.
     pub subtask_type: Option<String>,
     /// Of Celery's own dictionaries.
+    #[schema(value_type = Option<u64>)]
     pub chord_size: Option<u32>,
     /// One after the other.
     #[schema(value_type = Option<Vec<Object>>)]

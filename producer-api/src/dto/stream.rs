@@ -89,13 +89,13 @@ impl StateChange {
 pub struct TicketRequest {
     /// Streams of these tasks.
     #[schema(max_items = 100)]
-    pub task_ids: Vec<String>,
+    pub task_ids: Option<Vec<String>>,
     /// Streams of these groups.
     #[schema(max_items = 100)]
-    pub group_ids: Vec<String>,
+    pub group_ids: Option<Vec<String>>,
     /// Streams of these batches.
     #[schema(max_items = 100)]
-    pub batch_ids: Vec<String>,
+    pub batch_ids: Option<Vec<String>>,
     /// The stream of everything.
     pub everything: Option<bool>,
     /// Seconds for which it can be used. Default: 300.

@@ -49,6 +49,7 @@ pub struct SubmitTask {
     #[schema(minimum = 0, maximum = 9)]
     pub priority: Option<u8>,
     /// How many retries count as used already.
+    #[schema(value_type = Option<u64>, maximum = 4_294_967_295u64)]
     pub retries: Option<u32>,
     /// Hard time limit in seconds.
     pub time_limit: Option<f64>,
@@ -93,6 +94,7 @@ pub struct SubmitTask {
     #[schema(value_type = Option<String>)]
     pub group_id: Option<GroupId>,
     /// The position in the group.
+    #[schema(value_type = Option<u64>, maximum = 4_294_967_295u64)]
     pub group_index: Option<u32>,
     /// A queue for Celery's RPC result backend.
     #[schema(max_length = 255)]
@@ -107,6 +109,7 @@ pub struct SubmitTask {
     /// Publish only if no task of the same key is pending or running.
     pub dedupe: Option<Dedupe>,
     /// Publish only if at most this many messages wait in the queue; else the answer is 503 `queue-limit`.
+    #[schema(value_type = Option<u64>, maximum = 4_294_967_295u64)]
     pub queue_limit: Option<u32>,
     /// Keep the arguments with the record of the submission, for `GET …?include=args`.
     pub store_args: Option<bool>,

@@ -10,13 +10,15 @@ use super::ndjson;
 use super::openapi::SubmitProblems;
 use super::results;
 use crate::depth;
-use crate::dto::batch::{Batch, BatchAnswer, BatchLinks, ItemAnswer, SubmitBatch, Summary, aborted};
+use crate::dto::batch::{
+    Batch, BatchAnswer, BatchLinks, BatchTask, ItemAnswer, SubmitBatch, Summary, aborted,
+};
 use crate::dto::submit::SubmitTask;
 use crate::dto::task::Warning;
 use crate::extract::{Admission, Prefer, json_text};
 use crate::idempotency::{self, Ids, Settled};
 use crate::plan::Plan;
-use crate::problem::{Kind, Outcome, Problem};
+use crate::problem::{Kind, Outcome, Problem, ProblemBody};
 use crate::registry::{Set, Writer};
 use crate::state::Api;
 use crate::submit::{Done, Identity};
@@ -44,15 +46,29 @@ const GROUP: usize = usize::MAX - 1;
         ("Idempotency-Key" = Option<String>, Header, description = "As for `POST /v1/tasks`, for the whole batch. Not for NDJSON: give its items a `task_id`."),
         ("traceparent" = Option<String>, Header, description = "As for `POST /v1/tasks`."),
     ),
-    request_body(content((SubmitBatch = "application/json"), (SubmitTask = "application/x-ndjson", example = json!({"task": "demo.add", "args": [2, 3], "ref": "row-1"})))),
+    request_body(content((SubmitBatch = "application/json"), (BatchTask = "application/x-ndjson", example = json!({"task": "demo.add", "args": [2, 3], "ref": "row-1"})))),
     responses(
         (status = 202, description = "All tasks are queued; or NDJSON: each line says what became of its task.",
             content((BatchAnswer = "application/json"), (Summary = "application/x-ndjson")),
             headers(("Location" = String, description = "The batch."))),
         (status = 207, description = "Some are queued, some are not.", body = BatchAnswer),
         SubmitProblems,
+        (status = 400, description = "The body or a header cannot be read; or no task is queued, and this is the most severe reason.",
+            content((BatchAnswer = "application/json"), (ProblemBody = "application/problem+json"))),
+        (status = 403, description = "No task is queued: none may be submitted.",
+            content((BatchAnswer = "application/json"), (ProblemBody = "application/problem+json"))),
+        (status = 409, description = "No task is queued: their ids belong to others.",
+            content((BatchAnswer = "application/json"), (ProblemBody = "application/problem+json"))),
+        (status = 413, description = "The body is too large; or no task is queued, and one is too large.",
+            content((BatchAnswer = "application/json"), (ProblemBody = "application/problem+json"))),
         (status = 422, description = "No task is queued: each item says why. Or the batch itself is not valid.",
-            content((BatchAnswer = "application/json"), (crate::problem::ProblemBody = "application/problem+json"))),
+            content((BatchAnswer = "application/json"), (ProblemBody = "application/problem+json"))),
+        (status = 424, description = "The batch is atomic, and an item is not valid.",
+            content((BatchAnswer = "application/json"), (ProblemBody = "application/problem+json"))),
+        (status = 503, description = "No task is queued: the broker cannot take them now.",
+            content((BatchAnswer = "application/json"), (ProblemBody = "application/problem+json"))),
+        (status = 504, description = "No task is certainly queued: the broker did not confirm in time.",
+            content((BatchAnswer = "application/json"), (ProblemBody = "application/problem+json"))),
     )
 )]
 pub async fn submit(

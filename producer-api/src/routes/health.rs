@@ -6,6 +6,7 @@ use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+use crate::problem::ProblemBody;
 use crate::state::Api;
 
 /// Says that the process answers; nothing else is checked.
@@ -13,7 +14,10 @@ use crate::state::Api;
     get,
     path = "/livez",
     tag = "system",
-    responses((status = 200, description = "The process is alive.", body = String, content_type = "text/plain", example = "ok"))
+    responses(
+        (status = 200, description = "The process is alive.", body = String, content_type = "text/plain", example = "ok"),
+        (status = 405, description = "Another method.", body = ProblemBody, content_type = "application/problem+json"),
+    )
 )]
 pub async fn livez() -> HttpResponse {
     text(StatusCode::OK, "ok\n".to_owned())
@@ -39,6 +43,7 @@ pub struct ReadyQuery {
     params(ReadyQuery),
     responses(
         (status = 200, description = "Ready.", body = String, content_type = "text/plain", example = "ok"),
+        (status = 400, description = "A parameter cannot be read.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "Not ready; the failed checks are listed.", body = String, content_type = "text/plain"),
     )
 )]
@@ -76,6 +81,7 @@ pub async fn readyz(api: web::Data<Api>, query: web::Query<ReadyQuery>) -> HttpR
     params(ReadyQuery),
     responses(
         (status = 200, description = "Ready.", body = String, content_type = "text/plain", example = "ok"),
+        (status = 400, description = "A parameter cannot be read.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "Not ready; the failed checks are listed.", body = String, content_type = "text/plain"),
     )
 )]
@@ -88,7 +94,10 @@ pub async fn healthz(api: web::Data<Api>, query: web::Query<ReadyQuery>) -> Http
     get,
     path = "/metrics",
     tag = "system",
-    responses((status = 200, description = "Prometheus metrics.", body = String, content_type = "text/plain"))
+    responses(
+        (status = 200, description = "Prometheus metrics.", body = String, content_type = "text/plain"),
+        (status = 401, description = "A token is required.", body = ProblemBody, content_type = "application/problem+json"),
+    )
 )]
 pub async fn metrics(api: web::Data<Api>) -> HttpResponse {
     HttpResponse::Ok()

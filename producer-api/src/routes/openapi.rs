@@ -10,7 +10,6 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 use super::{
     batch, canvas, events, groups, health, list, lookup, problems, results, tasks, tickets, walkthrough,
 };
-use crate::dto::stream::StateChange;
 use crate::problem::ProblemBody;
 
 /// The document. Which paths it has is compared with the table of routes by a test.
@@ -19,6 +18,7 @@ use crate::problem::ProblemBody;
     info(
         title = "producer-api",
         description = "Submit tasks to Celery workers over HTTP, and read what became of them.\n\nA 2xx to a submission means that the broker has confirmed the message and a queue took it. Every other answer is a problem (RFC 9457); for submissions its `outcome` says whether the task may have been published all the same.",
+        contact(name = "Celeriac", url = "https://github.com/celeriac/celeriac"),
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
     servers((url = "/", description = "This server.")),
@@ -54,7 +54,7 @@ use crate::problem::ProblemBody;
         problems::explain,
         document,
     ),
-    components(schemas(ProblemBody, StateChange)),
+    components(schemas(ProblemBody)),
     tags(
         (name = "tasks", description = "Submit tasks and read what became of them."),
         (name = "groups", description = "Read the tasks of a group or batch together."),
@@ -62,7 +62,7 @@ use crate::problem::ProblemBody;
         (name = "walkthrough", description = "The web application of the 2016 walkthrough, as it was."),
         (name = "system", description = "Probes, metrics and documentation."),
     ),
-    modifiers(&Bearer),
+    modifiers(&Bearer, &Described),
     security((), ("bearer" = [])),
 )]
 pub struct Document;
@@ -80,6 +80,22 @@ impl Modify for Bearer {
             .components
             .get_or_insert_default()
             .add_security_scheme("bearer", SecurityScheme::Http(scheme));
+    }
+}
+
+/// Gives every operation a description: tools want one, also where the summary says it all.
+struct Described;
+
+impl Modify for Described {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        for item in document.paths.paths.values_mut() {
+            let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
+            for operation in operations.into_iter().flatten() {
+                if operation.description.as_deref().unwrap_or_default().is_empty() {
+                    operation.description.clone_from(&operation.summary);
+                }
+            }
+        }
     }
 }
 
@@ -162,7 +178,10 @@ pub fn json() -> &'static str {
     path = "/openapi.json",
     tag = "system",
     operation_id = "openapi",
-    responses((status = 200, description = "The OpenAPI 3.1 document of this API.", body = serde_json::Value))
+    responses(
+        (status = 200, description = "The OpenAPI 3.1 document of this API.", body = serde_json::Value),
+        (status = 405, description = "Another method.", body = ProblemBody, content_type = "application/problem+json"),
+    )
 )]
 pub async fn document() -> HttpResponse {
     HttpResponse::Ok().content_type("application/json").body(json())

@@ -39,7 +39,7 @@ pub struct ReadQuery {
     wait: Option<Wait>,
     /// What to show besides: `args` (if stored), `traceback`, `children`; separated by commas.
     #[param(
-        pattern = "^(args|traceback|children)(,(args|traceback|children))*$",
+        pattern = "^((args|traceback|children)(,(args|traceback|children))*)?$",
         example = "args,traceback"
     )]
     include: Option<String>,

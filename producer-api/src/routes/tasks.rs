@@ -297,6 +297,18 @@ pub struct CallResult {
     result: Box<serde_json::value::RawValue>,
 }
 
+/// What a 200 to a call holds.
+#[derive(Serialize, utoipa::ToSchema)]
+#[serde(untagged)]
+pub enum CallAnswer {
+    /// The result.
+    #[schema(title = "result")]
+    Result(CallResult),
+    /// The message that would be published.
+    #[schema(title = "dry run")]
+    DryRun(DryRun),
+}
+
 /// How long a call waits that does not say.
 const CALL_WAIT: Duration = Duration::from_secs(10);
 
@@ -315,7 +327,7 @@ const CALL_WAIT: Duration = Duration::from_secs(10);
     ),
     request_body(content = serde_json::Value, description = "The arguments; may be left out.", example = json!([2, 3])),
     responses(
-        (status = 200, description = "The result. With `dry_run`: the message.", body = CallResult),
+        (status = 200, description = "The result. With `dry_run`: the message.", body = CallAnswer),
         (status = 202, description = "Queued; there is no result yet.", body = Handle,
             headers(("Location" = String, description = "The task's state."), ("Retry-After" = u64, description = "When to ask for it first."))),
         (status = 424, description = "The task has failed or was revoked: `error` says how.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),

@@ -10,6 +10,7 @@ mod many;
 mod openapi;
 mod pressure;
 mod program;
+mod raw_http;
 mod read;
 mod readme;
 mod streams;

@@ -12,7 +12,7 @@ use crate::app::{SOON, TestApp};
 #[tokio::test]
 async fn answers_are_exact_under_concurrency() {
     const TASKS: usize = 2_000;
-    const CLIENTS: usize = 32;
+    const CLIENTS: usize = 64;
     let app = TestApp::start().await;
     let mut queue = app.consume("celery").await;
     let answers: Vec<_> = futures_util::stream::iter(0..TASKS)
@@ -196,4 +196,99 @@ async fn more_submissions_than_allowed_are_shed() {
         assert_eq!(answer.problem(503, "overloaded")["outcome"], "not_published");
         assert_eq!(answer.header("retry-after"), "1");
     }
+}
+
+/// Over a restart of the broker: whatever was answered with 2xx is queued, whatever is unknown is settled by sending its id
+/// again, and nothing else is queued.
+#[tokio::test]
+async fn nothing_is_lost_and_nothing_invented_over_a_restart() {
+    const TASKS: usize = 600;
+    let rabbit = Rabbit::start().await;
+    let backend = Redis::shared().await.database();
+    let app = TestApp::start_on(&rabbit.url(), &backend, &[]).await;
+    app.declare("celery").await;
+    let settle = async |n: usize| {
+        let path = format!("/v1/tasks/r{n:03}");
+        let body = json!({"task": "t", "args": [n], "publish": {"timeout": 2}});
+        wait::until(SOON * 3, "the submission to be settled", async || {
+            let answer = app.put(&path, &body).await;
+            match answer.status.as_u16() {
+                200 | 202 => Ok(()),
+                503 => {
+                    // Nothing was published, or the backend of a retry is still starting.
+                    assert_eq!(answer.json()["outcome"], "not_published", "{}", answer.text);
+                    Err(answer.text)
+                }
+                504 => {
+                    assert_eq!(answer.problem(504, "publish-unconfirmed")["outcome"], "unknown");
+                    Err(answer.text)
+                }
+                _ => {
+                    answer.problem(409, "submission-in-progress");
+                    Err(answer.text)
+                }
+            }
+        })
+        .await;
+    };
+    let submitting = futures_util::stream::iter(0..TASKS).map(settle).buffer_unordered(16).count();
+    let restarting = async {
+        wait::until(SOON, "some to be queued", async || {
+            let queued = app.get("/metrics").await.text.contains("outcome=\"confirmed\"} ");
+            if queued { Ok(()) } else { Err("none yet") }
+        })
+        .await;
+        rabbit.kill();
+        rabbit.restart().await;
+    };
+    let (settled, ()) = futures_util::future::join(submitting, restarting).await;
+    assert_eq!(settled, TASKS);
+    let last = app.submit(&json!({"task": "last"})).await;
+    let mut queue = app.consume("celery").await;
+    let mut seen = HashSet::new();
+    loop {
+        let id = queue.next().await.raw.properties.correlation_id.unwrap();
+        if id == last.as_str() {
+            break;
+        }
+        // A resend may be there twice, under the same id.
+        seen.insert(id);
+    }
+    let expected: HashSet<String> = (0..TASKS).map(|n| format!("r{n:03}")).collect();
+    assert!(seen == expected, "{} of {TASKS} are queued", seen.len());
+}
+
+/// The client goes away while its message waits for the confirm: what became of it is recorded all the same.
+#[tokio::test]
+async fn a_submission_ends_well_without_its_client() {
+    let rabbit = Rabbit::start().await;
+    let backend = Redis::shared().await.database();
+    let app = TestApp::start_on(&rabbit.url(), &backend, &[]).await;
+    app.declare("celery").await;
+    rabbit.pause();
+    let body = r#"{"task":"t","publish":{"timeout":25}}"#;
+    let mut socket = tokio::net::TcpStream::connect(app.address()).await.unwrap();
+    let head = format!(
+        "PUT /v1/tasks/gone HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    tokio::io::AsyncWriteExt::write_all(&mut socket, head.as_bytes()).await.unwrap();
+    wait::until(SOON, "the submission to be recorded", async || {
+        let answer = app.get("/v1/tasks/gone").await;
+        if answer.status == 200 { Ok(()) } else { Err(answer.text) }
+    })
+    .await;
+    drop(socket);
+    rabbit.resume();
+    wait::until(SOON, "the confirm to be recorded", async || {
+        let answer = app.put("/v1/tasks/gone", &serde_json::from_str(body).unwrap()).await;
+        match answer.status.as_u16() {
+            200 => {
+                assert_eq!(answer.json()["deduplicated"], true);
+                Ok(())
+            }
+            _ => Err(answer.problem(409, "submission-in-progress").to_string()),
+        }
+    })
+    .await;
 }

@@ -1,4 +1,4 @@
-//! The commands of README.md, run one after the other; what they print is what the README says they print.
+//! The commands of README.md and of docs/http.md, run one after the other; what they print is what is written there.
 
 use std::path::Path;
 
@@ -54,20 +54,32 @@ fn dots_stand_for_anything() {
     }
 }
 
-#[tokio::test]
-async fn every_command_of_the_readme_answers_as_it_says() {
+async fn run_all(document: &Path, at_least: usize) {
     let broker = Rabbit::shared().await.vhost("readme").await;
     let backend = Redis::shared().await.database();
     let app = TestApp::start_on(&broker, &backend, &[("PRODUCER_API_DASHBOARD", "true")]).await;
-    let _worker = PythonWorker::peer(&broker, &backend, &["--pool", "solo"]).await;
-    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let commands = commands(&readme);
-    assert!(commands.len() > 15);
+    let _worker = PythonWorker::peer(&broker, &backend, &["--pool", "threads", "--concurrency", "4"]).await;
+    let commands = commands(&std::fs::read_to_string(document).unwrap());
+    assert!(commands.len() >= at_least, "{} commands", commands.len());
+    let scratch = std::env::temp_dir().join(format!("producer-api-{}", uuid::Uuid::new_v4()));
+    std::fs::create_dir(&scratch).unwrap();
     for (command, expected) in commands {
         let here = command.replace("localhost:8080", app.address());
-        let run = tokio::process::Command::new("bash").args(["-c", &here]).kill_on_drop(true).output();
+        let mut bash = tokio::process::Command::new("bash");
+        let run = bash.args(["-c", &here]).env("TMPDIR", &scratch).kill_on_drop(true).output();
         let output = tokio::time::timeout(SOON, run).await.unwrap().unwrap();
         let printed = String::from_utf8_lossy(&output.stdout);
         assert!(fits(&expected, &printed), "{command}\nexpected: {expected}\nprinted:  {printed}");
     }
+    std::fs::remove_dir_all(&scratch).unwrap();
+}
+
+#[tokio::test]
+async fn every_command_of_the_readme_answers_as_it_says() {
+    run_all(&Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"), 16).await;
+}
+
+#[tokio::test]
+async fn every_command_of_the_guide_answers_as_it_says() {
+    run_all(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/http.md"), 25).await;
 }
