@@ -5,7 +5,7 @@ SCRIPTS := broker/testkit/scripts
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help deps venv web build demo servers test interop conformance bench check fmt clippy doc manifests clean
+.PHONY: help deps venv web build demo servers test interop conformance soak bench check fmt clippy doc manifests clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ interop: web ## the end-to-end tests against Python Celery and Flower, and 500 r
 
 conformance: venv ## run Celery's own integration suite against our example worker (ARGS='--tier A')
 	@$(SCRIPTS)/conformance.sh $(ARGS)
+
+soak: deps ## load with random trouble for MINUTES=2, then account for every accepted task (SEED=n: the same trouble again)
+	cargo build -p celery-worker -p producer-api --bins
+	@cargo run -q -p celery-testkit --example soak -- $(or $(MINUTES),2) $(SEED)
 
 bench: deps ## how fast the worker drains a queue, beside a bare lapin loop (ARGS='--tasks 10000 --rounds 1': short)
 	cargo build --release -p celery-worker --bins

@@ -364,7 +364,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
 ];
 
-/// What `celery-beat` can be told, beside [`celery_broker::config::CLIENT_SETTINGS`] and the table `beat_schedule`.
+/// What beat can be told, in `celery-beat` and in `celery-worker -B`, beside the table `beat_schedule`.
 pub const BEAT_SETTINGS: &[Setting] = &[
     Setting {
         name: "timezone",
@@ -402,16 +402,18 @@ pub const BEAT_SETTINGS: &[Setting] = &[
         secret: false,
         doc: "File that remembers when each entry ran last.",
     },
-    Setting {
-        name: "beat_loglevel",
-        flag: "loglevel",
-        env: "CELERY_BEAT_LOGLEVEL",
-        kind: Kind::Choice(&["debug", "info", "warning", "error", "DEBUG", "INFO", "WARNING", "ERROR"]),
-        default: Some("info"),
-        secret: false,
-        doc: "What is logged.",
-    },
 ];
+
+/// What `celery-beat` can be told beside that and [`celery_broker::config::CLIENT_SETTINGS`].
+pub const BEAT_PROGRAM_SETTINGS: &[Setting] = &[Setting {
+    name: "beat_loglevel",
+    flag: "loglevel",
+    env: "CELERY_BEAT_LOGLEVEL",
+    kind: Kind::Choice(&["debug", "info", "warning", "error", "DEBUG", "INFO", "WARNING", "ERROR"]),
+    default: Some("info"),
+    secret: false,
+    doc: "What is logged.",
+}];
 
 const fn text(name: &'static str, flag: &'static str, env: &'static str, doc: &'static str) -> Setting {
     Setting { name, flag, env, kind: Kind::Text, default: None, secret: false, doc }
@@ -533,6 +535,7 @@ mod tests {
     #[test]
     fn the_document_has_the_tables() {
         section("docs/configuration.md", "celery-worker", &markdown(SETTINGS));
-        section("docs/configuration.md", "celery-beat", &markdown(BEAT_SETTINGS));
+        let beat = [BEAT_SETTINGS, BEAT_PROGRAM_SETTINGS].concat();
+        section("docs/configuration.md", "celery-beat", &markdown(&beat));
     }
 }

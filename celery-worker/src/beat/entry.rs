@@ -128,6 +128,21 @@ pub fn read(schedule: &Map<String, Value>) -> Result<Vec<Entry>, EntryError> {
     Ok(entries)
 }
 
+/// Takes the table `beat_schedule` out of a configuration file: the rest of the file, and the entries.
+///
+/// # Errors
+/// The file is no TOML, or an entry cannot be used.
+pub fn take(file: &str) -> Result<(String, Vec<Entry>), String> {
+    // Only where it went wrong: the lines of the file may hold secrets.
+    let mut file: toml::Table = file.parse().map_err(|error: toml::de::Error| error.message().to_owned())?;
+    let schedule = file.remove("beat_schedule").unwrap_or(toml::Value::Table(toml::Table::new()));
+    let schedule: Map<String, Value> =
+        schedule.try_into().map_err(|error| format!("beat_schedule is not a table of entries: {error}"))?;
+    let entries = read(&schedule).map_err(|error| error.to_string())?;
+    let rest = toml::to_string(&file).map_err(|error| error.to_string())?;
+    Ok((rest, entries))
+}
+
 fn entry(name: &str, written: Written) -> Result<Entry, String> {
     let task = TaskName::parse(written.task).map_err(|err| err.to_string())?;
     let mut signature = Signature::new(task);

@@ -21,8 +21,9 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use celery_broker::Celery;
-use celery_protocol::zone::Zone;
+use celery_broker::config::Layered;
+use celery_broker::{Celery, CeleryBuilder};
+use celery_protocol::zone::{Zone, ZoneError};
 use tokio_util::sync::CancellationToken;
 
 use entry::Entry;
@@ -79,6 +80,9 @@ pub enum BeatError {
     /// Two entries have one name.
     #[error("two entries of the schedule are called {0:?}: give one of them another name")]
     Duplicate(String),
+    /// There is no such time zone.
+    #[error("timezone: {0}")]
+    Zone(#[from] ZoneError),
     /// A shared schedule is kept in Redis.
     #[error("a shared schedule needs a Redis: set result_backend")]
     NoRedis,
@@ -94,11 +98,38 @@ pub enum BeatError {
     },
 }
 
+/// The client that a beat with these settings needs: on a shared schedule its heartbeat is short enough for the lease.
+#[must_use]
+pub fn client(builder: CeleryBuilder, config: &Layered) -> CeleryBuilder {
+    if shared_name(config).is_none() {
+        return builder;
+    }
+    let lease = config.duration("beat_lease").unwrap_or_default();
+    let heartbeat = config.duration("broker_heartbeat").unwrap_or_default();
+    builder.heartbeat(heartbeat.min(lease / HEARTBEATS_IN_LEASE))
+}
+
+fn shared_name(config: &Layered) -> Option<&str> {
+    config.text("beat_shared_schedule").filter(|name| !name.is_empty())
+}
+
 impl Beat {
     /// Without entries, by universal time, remembering nothing over a restart.
     #[must_use]
     pub fn new(celery: Celery) -> Beat {
         Beat { celery, entries: Vec::new(), zone: Zone::utc(), memory: Memory::Process }
+    }
+
+    /// As the values of [`BEAT_SETTINGS`](crate::config::BEAT_SETTINGS) say.
+    ///
+    /// # Errors
+    /// There is no such time zone.
+    pub fn from_config(celery: Celery, config: &Layered) -> Result<Beat, BeatError> {
+        let beat = Beat::new(celery).timezone(config.text("timezone").unwrap_or("UTC").parse()?);
+        Ok(match shared_name(config) {
+            Some(name) => beat.shared(name, config.duration("beat_lease").unwrap_or_default()),
+            None => beat.file(config.text("beat_schedule_filename").unwrap_or_default()),
+        })
     }
 
     /// With one more periodic task.

@@ -161,6 +161,29 @@ async fn what_beat_sends_a_worker_runs() {
     worker.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_is_its_own_beat() {
+    let stage = Stage::new("beat-inside").await;
+    let folder = std::env::temp_dir().join(format!("celery-beat-inside-{}", uuid::Uuid::new_v4()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (file, state) = (folder.join("worker.toml"), folder.join("state.json"));
+    let config =
+        "worker_concurrency = 2\n[beat_schedule.add]\ntask = \"demo.add\"\nschedule = 0.3\nargs = [1, 2]\n";
+    std::fs::write(&file, config).unwrap();
+    let args = ["-B", "--config", file.to_str().unwrap(), "-s", state.to_str().unwrap(), "-l", "info", "-q"];
+    let env = [("CELERY_BROKER_URL", &*stage.broker), ("CELERY_RESULT_BACKEND", &*stage.backend)];
+    let program = Program::start(env!("CARGO_BIN_EXE_celery-worker"), &args, &env);
+    wait::until(SOON, "three runs", async || match program.log().matches(" succeeded in ").count() {
+        runs if runs >= 3 => Ok(()),
+        _ => Err(program.log_tail()),
+    })
+    .await;
+    program.term();
+    assert!(program.wait_exit(SOON).await.success(), "{}", program.log_tail());
+    assert!(std::fs::read_to_string(&state).unwrap().contains("\"add\""));
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
 /// How far apart ticks are, and what a shared schedule is told.
 const INTERVAL: f64 = 0.5;
 const SHARED: &str = r#"

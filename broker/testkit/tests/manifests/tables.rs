@@ -1,7 +1,7 @@
 //! The programs' own tables of settings, and what they make of variables.
 
 use celery_broker::config::{CLIENT_SETTINGS, Layered, Setting, Sources};
-use celery_worker::config::{BEAT_SETTINGS, SETTINGS};
+use celery_worker::config::{BEAT_PROGRAM_SETTINGS, BEAT_SETTINGS, SETTINGS};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,8 +15,8 @@ pub(crate) const PROGRAMS: [&str; 4] = ["producer-api", "celery-worker", "celery
 pub(crate) fn table(program: &str) -> Vec<Setting> {
     match program {
         "producer-api" => producer_api::config::settings(),
-        "celery-worker" => [CLIENT_SETTINGS, SETTINGS].concat(),
-        "celery-beat" => [CLIENT_SETTINGS, BEAT_SETTINGS].concat(),
+        "celery-worker" => [CLIENT_SETTINGS, SETTINGS, BEAT_SETTINGS].concat(),
+        "celery-beat" => [CLIENT_SETTINGS, BEAT_SETTINGS, BEAT_PROGRAM_SETTINGS].concat(),
         "flower-lite" => flower_lite::config::TABLES.concat(),
         other => panic!("{other} is none of our programs"),
     }

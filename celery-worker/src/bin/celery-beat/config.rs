@@ -1,14 +1,12 @@
 //! Command line, environment and file of `celery-beat`: the only place of this program that reads them.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use celery_broker::Celery;
 use celery_broker::config::{CLIENT_SETTINGS, Layered, Sources};
-use celery_protocol::zone::Zone;
 use celery_worker::beat::entry::{self, Entry};
-use celery_worker::beat::{Beat, HEARTBEATS_IN_LEASE};
-use celery_worker::config::BEAT_SETTINGS;
+use celery_worker::beat::{self, Beat};
+use celery_worker::config::{BEAT_PROGRAM_SETTINGS, BEAT_SETTINGS};
 use clap::{Arg, ArgMatches, Command};
-use serde_json::{Map, Value};
 use tracing_subscriber::EnvFilter;
 
 /// All of it.
@@ -22,21 +20,9 @@ pub(crate) struct Config {
 impl Config {
     /// The client and the beat that these settings describe.
     pub(crate) fn beat(self) -> Result<(Celery, Beat)> {
-        let settings = &self.settings;
-        let mut builder = Celery::builder("celery-beat").settings(settings);
-        let lease = settings.duration("beat_lease").unwrap_or_default();
-        let shared = settings.text("beat_shared_schedule").filter(|name| !name.is_empty());
-        if shared.is_some() {
-            let heartbeat = settings.duration("broker_heartbeat").unwrap_or_default();
-            builder = builder.heartbeat(heartbeat.min(lease / HEARTBEATS_IN_LEASE));
-        }
-        let zone = settings.text("timezone").unwrap_or("UTC").parse::<Zone>().context("timezone")?;
-        let celery = builder.start()?;
-        let beat = Beat::new(celery.clone()).entries(self.entries).timezone(zone);
-        let beat = match shared {
-            Some(name) => beat.shared(name, lease),
-            None => beat.file(settings.text("beat_schedule_filename").unwrap_or_default()),
-        };
+        let builder = Celery::builder("celery-beat").settings(&self.settings);
+        let celery = beat::client(builder, &self.settings).start()?;
+        let beat = Beat::from_config(celery.clone(), &self.settings)?.entries(self.entries);
         Ok((celery, beat))
     }
 }
@@ -53,7 +39,10 @@ pub(crate) fn command() -> Command {
                 .help("TOML file with settings and `beat_schedule`"),
         )
         .arg(Arg::new("app").long("app").short('A').hide(true).help("accepted and does nothing"));
-    for setting in CLIENT_SETTINGS.iter().chain(BEAT_SETTINGS).filter(|setting| !setting.flag.is_empty()) {
+    for setting in [CLIENT_SETTINGS, BEAT_SETTINGS, BEAT_PROGRAM_SETTINGS].concat() {
+        if setting.flag.is_empty() {
+            continue;
+        }
         let arg = Arg::new(setting.flag).long(setting.flag).value_name("VALUE").help(setting.doc);
         command = command.arg(match setting.flag {
             "broker" => arg.short('b'),
@@ -72,15 +61,10 @@ pub(crate) fn load(matches: &ArgMatches) -> Result<Config> {
         bail!("there is no schedule: name a TOML file with a table `beat_schedule` by --config");
     };
     let text = std::fs::read_to_string(&path).with_context(|| format!("--config: cannot read {path}"))?;
-    let mut file: toml::Table = text.parse().with_context(|| format!("{path} is not valid TOML"))?;
-    let schedule = file.remove("beat_schedule").unwrap_or(toml::Value::Table(toml::Table::new()));
-    let schedule: Map<String, Value> =
-        schedule.try_into().with_context(|| format!("{path}: beat_schedule is not a table of entries"))?;
-    let entries = entry::read(&schedule)?;
-    let rest = toml::to_string(&file).context("the rest of the file")?;
+    let (rest, entries) = entry::take(&text).map_err(|error| anyhow!("{path}: {error}"))?;
     let flag = |name: &str| matches.get_one::<String>(name).cloned();
     let sources = Sources { flag: &flag, env: &env, file: Some((&path, &rest)) };
-    let settings = Layered::load(&[CLIENT_SETTINGS, BEAT_SETTINGS], &sources)?;
+    let settings = Layered::load(&[CLIENT_SETTINGS, BEAT_SETTINGS, BEAT_PROGRAM_SETTINGS], &sources)?;
     Ok(Config { settings, entries })
 }
 

@@ -2,8 +2,9 @@
 //! written for Celery keep working.
 
 use celery_broker::config::{Kind, Setting};
-use celery_worker::config::SETTINGS;
 use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::config::TABLES;
 
 /// Celery's short flags by their long names.
 const SHORT: &[(&str, char)] = &[
@@ -15,6 +16,7 @@ const SHORT: &[(&str, char)] = &[
     ("loglevel", 'l'),
     ("pool", 'P'),
     ("queues", 'Q'),
+    ("schedule", 's'),
     ("statedb", 'S'),
     ("task-events", 'E'),
 ];
@@ -37,7 +39,6 @@ const IGNORED: &[(&str, Option<char>, &str)] = &[
 
 /// Flags of Celery that would mean something else than asked if they were ignored.
 const REFUSED: &[(&str, Option<char>, &str)] = &[
-    ("beat", Some('B'), "run celery-beat beside the worker"),
     ("detach", Some('D'), "let systemd, Kubernetes or a shell put it into the background"),
     ("purge", None, "purge queues with `celery purge` or RabbitMQ's own tools"),
 ];
@@ -63,6 +64,9 @@ pub(crate) fn command(tables: &[&[Setting]]) -> Command {
                 .help("Ask the worker that keeps the health file, and end: 0 means yes"),
         )
         .arg(flag("quiet", Some('q')).help("Print no banner"))
+        .arg(
+            flag("beat", Some('B')).help("Send periodic tasks too, by the table `beat_schedule` of the file"),
+        )
         .arg(flag("without-heartbeat", None).help("Send no heartbeat events"))
         .arg(flag("without-mingle", None).help("Do not greet the other workers at start"));
     for setting in tables.iter().flat_map(|table| table.iter()).filter(|setting| !setting.flag.is_empty()) {
@@ -140,7 +144,7 @@ pub(crate) fn first_word(args: &[String]) -> Option<&str> {
 fn takes_value(arg: &str) -> bool {
     let valued = |long: &str| {
         let of_setting = |setting: &Setting| setting.flag == long && setting.kind != Kind::Bool;
-        SETTINGS.iter().chain(celery_broker::config::CLIENT_SETTINGS).any(of_setting)
+        TABLES.iter().copied().flatten().any(of_setting)
             || IGNORED_WITH_VALUE.iter().any(|(name, ..)| *name == long)
             || long == "config"
     };
@@ -177,8 +181,7 @@ mod tests {
 
     fn parse(args: &[&str]) -> Result<ArgMatches, clap::Error> {
         let args = std::iter::once("celery-worker").chain(args.iter().copied()).map(str::to_owned);
-        command(&[celery_broker::config::CLIENT_SETTINGS, SETTINGS])
-            .try_get_matches_from(without_subcommand(args))
+        command(&TABLES).try_get_matches_from(without_subcommand(args))
     }
 
     #[test]
@@ -206,13 +209,14 @@ mod tests {
 
     #[test]
     fn what_would_be_misunderstood_is_refused() {
-        let refusal = notes(&parse(&["-B"]).unwrap()).unwrap_err();
-        assert!(refusal.contains("celery-beat"), "{refusal}");
+        let refusal = notes(&parse(&["-D"]).unwrap()).unwrap_err();
+        assert!(refusal.contains("systemd"), "{refusal}");
+        assert!(parse(&["-B", "-s", "state.json"]).unwrap().get_flag("beat"));
         assert!(parse(&["--no-such-flag"]).is_err());
     }
 
     #[test]
     fn the_command_line_is_well_formed() {
-        command(&[celery_broker::config::CLIENT_SETTINGS, SETTINGS]).debug_assert();
+        command(&TABLES).debug_assert();
     }
 }

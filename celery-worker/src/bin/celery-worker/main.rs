@@ -15,10 +15,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use celery_broker::Celery;
-use celery_broker::config::{CLIENT_SETTINGS, Layered};
-use celery_worker::config::{SETTINGS, is_pool_child};
+use celery_broker::config::Layered;
+use celery_worker::beat::entry::Entry;
+use celery_worker::beat::{self, Beat, BeatError};
+use celery_worker::config::is_pool_child;
 use celery_worker::health::{self, HealthFile, Question};
 use celery_worker::{Settings, Stopped, Worker, WorkerHandle, nodename};
+use tokio_util::sync::CancellationToken;
 
 /// How long the connections may take to close at the end.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
@@ -28,10 +31,10 @@ fn main() -> ExitCode {
     if let Some(code) = commands::run(&args) {
         return code;
     }
-    let matches = cli::command(&[CLIENT_SETTINGS, SETTINGS]).get_matches_from(cli::without_subcommand(args));
+    let matches = cli::command(&config::TABLES).get_matches_from(cli::without_subcommand(args));
     let run = || -> Result<Stopped> {
         let notes = cli::notes(&matches).map_err(anyhow::Error::msg)?;
-        let config = config::load(&matches)?;
+        let (config, entries) = config::load(&matches)?;
         if let Some(question) = matches.get_one::<String>("healthcheck") {
             return answer(config.text("worker_health_file"), question);
         }
@@ -55,7 +58,9 @@ fn main() -> ExitCode {
             .enable_all()
             .build()
             .context("no threads")?;
-        let stopped = runtime.block_on(serve(&config, settings, child || matches.get_flag("quiet")));
+        let entries = Some(entries).filter(|_| matches.get_flag("beat") && !child);
+        let quiet = child || matches.get_flag("quiet");
+        let stopped = runtime.block_on(serve(&config, settings, entries, quiet));
         // Whatever still hangs must not keep the process.
         runtime.shutdown_background();
         stopped
@@ -88,23 +93,55 @@ async fn keep_healthy(file: Option<HealthFile>, celery: &Celery, handle: &Worker
     }
 }
 
-async fn serve(config: &Layered, settings: Settings, quiet: bool) -> Result<Stopped> {
+/// Sends periodic tasks, if the worker is its own beat.
+async fn keep_beating(beat: Option<Beat>, stop: CancellationToken) -> Result<(), BeatError> {
+    match beat {
+        Some(beat) => beat.run(stop).await,
+        None => Ok(()),
+    }
+}
+
+async fn serve(
+    config: &Layered,
+    settings: Settings,
+    entries: Option<Vec<Entry>>,
+    quiet: bool,
+) -> Result<Stopped> {
     let health_file = config
         .text("worker_health_file")
         .filter(|_| !is_pool_child())
         .map(|path| HealthFile::create(path).with_context(|| format!("--health-file: cannot write {path}")));
     let health_file = health_file.transpose()?;
-    let celery = Celery::builder("celery-worker").settings(config).start()?;
+    let builder = Celery::builder("celery-worker").settings(config);
+    let builder = if entries.is_some() { beat::client(builder, config) } else { builder };
+    let celery = builder.start()?;
+    let beat =
+        entries.map(|entries| Beat::from_config(celery.clone(), config).map(|beat| beat.entries(entries)));
+    let beat = beat.transpose()?;
     let worker =
         demo::register(Worker::builder(celery.clone(), ())).configure(|own| *own = settings).build()?;
     if !quiet {
         eprintln!("{}", banner::banner(&worker, config));
     }
     let handle = worker.handle();
-    let stopped = tokio::select! {
-        stopped = worker.run_until_signalled() => stopped,
-        never = keep_healthy(health_file, &celery, &handle) => match never {},
+    let stop = CancellationToken::new();
+    let working = async {
+        let stopped = tokio::select! {
+            stopped = worker.run_until_signalled() => stopped,
+            never = keep_healthy(health_file, &celery, &handle) => match never {},
+        };
+        stop.cancel();
+        stopped
     };
+    let beating = async {
+        let ended = keep_beating(beat, stop.clone()).await;
+        if ended.is_err() {
+            handle.stop();
+        }
+        ended
+    };
+    let (stopped, beaten) = tokio::join!(working, beating);
+    beaten.context("beat")?;
     let _ = tokio::time::timeout(CLOSE_DEADLINE, celery.close()).await;
     Ok(stopped?)
 }

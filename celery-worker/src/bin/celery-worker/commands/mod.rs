@@ -82,7 +82,7 @@ fn flag(name: &'static str, short: char, help: &'static str) -> Arg {
 
 fn execute(matches: &ArgMatches) -> Result<ExitCode> {
     let (name, matches) = matches.subcommand().context("no command")?;
-    let config = config::load(matches)?;
+    let (config, _) = config::load(matches)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no threads")?;
     runtime.block_on(async {
         let celery = Celery::builder("celery-worker").settings(&config).connect().await?;
