@@ -22,6 +22,8 @@ pub struct EventsOptions {
     pub expires: Duration,
     /// Messages that the queue holds at most; the broker drops older ones. Keeps it flat when the reader is slow.
     pub max_length: u32,
+    /// The same in bytes of their bodies: a message may hold many events.
+    pub max_bytes: u32,
 }
 
 impl Default for EventsOptions {
@@ -32,6 +34,7 @@ impl Default for EventsOptions {
             message_ttl: Duration::from_secs(5),
             expires: Duration::from_secs(60),
             max_length: 100_000,
+            max_bytes: 64 << 20,
         }
     }
 }
@@ -78,6 +81,7 @@ impl Receiver {
             .map_err(|err| BrokerError::config("event_queue_prefix").caused_by(err))?;
         let queue = QueueSpec::private(name, options.expires, options.message_ttl)
             .argument("x-max-length", options.max_length)
+            .argument("x-max-length-bytes", options.max_bytes)
             .bound_to(super::exchange(), options.routing_key.clone());
         let mut consume = ConsumeOptions::new(vec![queue]).prefetch(2000);
         consume.no_ack = true;

@@ -28,7 +28,8 @@ async fn a_python_worker_and_its_tasks_are_shown_and_its_death_is_noticed() {
     .await;
 
     // Without -E: the monitor itself has to switch the events of tasks on.
-    let worker = PythonWorker::peer(&broker, &backend, &["--pool", "solo", "-n", "py@here"]).await;
+    let worker =
+        PythonWorker::peer(&broker, &backend, &["--pool", "threads", "-c", "2", "-n", "py@here"]).await;
     let python = Python::new(&broker, &backend);
     let send = "from peer_app import *; r = add.delay(2, y=3); r.get(timeout=20); print('\"%s\"' % r.id)";
     wait::until(SOON, "a task whose whole life is shown", async || {
@@ -51,12 +52,31 @@ async fn a_python_worker_and_its_tasks_are_shown_and_its_death_is_noticed() {
         (&json!(true), &json!("py-celery"), &json!("5.7.0"))
     );
 
+    let busy: String =
+        python.run("from peer_app import *; print('\"%s\"' % sleep.delay(600).id)").await.json();
+    let task = format!("{base}/api/v2/tasks/{busy}");
+    wait::until(SOON, "a task to run", async || {
+        let task = read(&task).await;
+        if task["state"] == "STARTED" && task["orphaned"] == false { Ok(()) } else { Err(task) }
+    })
+    .await;
     worker.process().kill();
     wait::until(SOON, "the dead worker to be shown as offline", async || {
         let worker = read(&format!("{base}/api/v2/workers/py@here")).await;
         if worker["online"] == false { Ok(()) } else { Err(worker) }
     })
     .await;
+    let orphan = read(&task).await;
+    assert_eq!((&orphan["state"], &orphan["orphaned"]), (&json!("STARTED"), &json!(true)));
+    let metrics =
+        reqwest::get(format!("{base}/metrics")).await.expect("an answer").text().await.expect("text");
+    for line in [
+        "flower_worker_online{worker=\"py@here\"} 0",
+        "celery_worker_up{hostname=\"here\"} 0",
+        "flower_tasks_orphaned 1",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} in {metrics}");
+    }
     monitor.close();
     celery.close().await;
 }
@@ -90,4 +110,47 @@ async fn two_virtual_hosts_are_watched_by_one_program() {
         .await;
         celery.close().await;
     }
+}
+
+#[tokio::test]
+async fn a_frozen_monitor_leaves_the_broker_flat_and_says_that_it_missed_something() {
+    let rabbit = Rabbit::shared().await;
+    let url = rabbit.vhost("frozen").await;
+    let port = ports::free();
+    let port_text = port.to_string();
+    let program = Program::start(
+        binary("flower-lite"),
+        &[],
+        &[("CELERY_BROKER_URL", &*url), ("FLOWER_PORT", &*port_text)],
+    );
+    let base = format!("http://127.0.0.1:{port}");
+    wait::until(SOON, "it to listen", async || {
+        program.still_running().map_err(|error| error.to_string())?;
+        let overview = read(&format!("{base}/api/v2/overview")).await;
+        if overview["connected"] == true { Ok(()) } else { Err(overview.to_string()) }
+    })
+    .await;
+    program.pause();
+    // 100 MiB, half as much again as may wait.
+    let flood = "import json, time\nfrom kombu import Connection, Exchange\nfrom peer_app import app\n\
+        with app.connection() as c:\n\
+        \x20   p = c.Producer(exchange=Exchange('celeryev', type='topic'))\n\
+        \x20   body = json.dumps({'type': 'task-filling', 'uuid': 'x', 'hostname': 'w@h', 'timestamp': time.time(), 'more': 'x' * 262144})\n\
+        \x20   for _ in range(400): p.publish(body, routing_key='task.filling', content_type='application/json', content_encoding='utf-8')\n\
+        print('true')";
+    let backend = Redis::shared().await.database();
+    let _: bool = Python::new(&url, &backend).run(flood).await.json();
+    wait::nothing_for(std::time::Duration::from_secs(6)).await;
+    let vhost = url.rsplit('/').next().unwrap_or_default().replace("%2f", "/");
+    let told = rabbit.ctl(&["list_queues", "-p", &vhost, "message_bytes"]).await;
+    let waiting: u64 = told.lines().filter_map(|line| line.trim().parse::<u64>().ok()).sum();
+    // What was pushed into the frozen monitor's socket is not the broker's any more; a few messages may be over.
+    assert!(waiting > 8 << 20 && waiting <= 66 << 20, "{told}");
+    program.resume();
+    wait::until(SOON, "it to say that it stood still", async || {
+        let overview = read(&format!("{base}/api/v2/overview")).await;
+        let stalled = overview["events"]["stalled"].as_f64().unwrap_or(0.0);
+        if stalled > 5.0 { Ok(()) } else { Err(overview["events"].to_string()) }
+    })
+    .await;
 }

@@ -29,6 +29,10 @@ export interface Task {
   timestamp: number | null;
   clock: number | null;
   ready: boolean;
+  /** Its worker fell silent while it ran. */
+  orphaned?: boolean;
+  /** `result_backend` where no event told how it ended, but that did. */
+  completed_by?: string | null;
 }
 
 /** One state change of a task, in the order in which the monitor applied them. */
@@ -38,6 +42,8 @@ export interface TimelineEntry {
   timestamp: number;
   worker: string | null;
   clock: number | null;
+  /** `event`, or `result_backend`. */
+  source?: string;
   detail: Record<string, unknown> | null;
 }
 
@@ -98,8 +104,20 @@ export interface Overview {
   server_time: number;
   connected: boolean;
   started_at: number;
-  events: { received: number; dropped: number; undecodable: number; lag: number | null };
-  tasks: { total: number; by_state: Record<string, number>; evicted: number };
+  events: {
+    received: number;
+    /** Said nothing that can be used. */
+    dropped: number;
+    undecodable: number;
+    lag: number | null;
+    /** Must have been lost on the way, at the least. */
+    lost?: number;
+    /** Seconds without the broker. */
+    disconnected?: number;
+    /** Seconds in which the monitor took nothing in. */
+    stalled?: number;
+  };
+  tasks: { total: number; by_state: Record<string, number>; orphaned?: number; evicted: number };
   workers: { online: number; offline: number };
   rates: { per_second: number; failures_per_second: number };
   series: SeriesPoint[];

@@ -22,6 +22,9 @@ const LOOKS: Record<string, StateLook> = {
   IGNORED: { word: 'Ignored', icon: 'slash', tone: 'off' },
 };
 
+/** How a task looks whose worker fell silent while it ran: whatever its state says, nobody is known to be at it. */
+export const ORPHANED: StateLook = { word: 'Orphaned', icon: 'alert', tone: 'warn' };
+
 /** Celery's own states in the order in which a task meets them; failures before the rarer ends. */
 export const STATE_ORDER = ['PENDING', 'SENT', 'RECEIVED', 'STARTED', 'RETRY', 'SUCCESS', 'FAILURE', 'REVOKED', 'REJECTED', 'IGNORED'];
 
