@@ -28,6 +28,7 @@ mod worker;
 
 pub mod beat;
 pub mod config;
+pub mod guide;
 pub mod health;
 pub mod nodename;
 

@@ -28,7 +28,8 @@ fn fenced(text: &str) -> Vec<Block> {
     let mut found: Vec<Block> = Vec::new();
     let mut inside = false;
     for (index, line) in text.lines().enumerate() {
-        match line.strip_prefix("```") {
+        // Blocks of lists are indented.
+        match line.trim_start().strip_prefix("```") {
             Some(language) if !inside => {
                 found.push(Block { language: language.to_owned(), text: String::new(), line: index + 2 });
                 inside = true;
