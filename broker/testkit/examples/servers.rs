@@ -16,6 +16,7 @@ async fn main() -> anyhow::Result<()> {
         let redis = if wants("backend") { Some(Redis::start().await) } else { None };
         if let Some(rabbit) = &rabbit {
             println!("CELERY_BROKER_URL={}", rabbit.url());
+            println!("RABBITMQCTL={}", rabbit.ctl_program().display());
         }
         if let Some(redis) = &redis {
             println!("CELERY_RESULT_BACKEND={}", redis.url(0));

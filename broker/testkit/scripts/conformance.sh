@@ -31,4 +31,4 @@ exec "$top/broker/testkit/scripts/with_servers.sh" bash -c '
     unset CELERY_BROKER_URL CELERY_RESULT_BACKEND
     PATH=$top/.venv/bin:$PATH exec "$top/.venv/bin/python" "$here/run.py" --suite "$work/suite" \
         --worker-cmd "$WORKER_CMD" --broker "$broker" --backend "$backend" \
-        --json "$work/result.json" --only "$here/tests.txt" "$@"' conformance "$@"
+        --json "$work/result.json" --only "$here/tests.txt" --firehose --one-slot "$@"' conformance "$@"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs a command with a private RabbitMQ and Redis, in CELERY_BROKER_URL and CELERY_RESULT_BACKEND.
+# Runs a command with a private RabbitMQ and Redis, in CELERY_BROKER_URL and CELERY_RESULT_BACKEND; RABBITMQCTL is the
+# program that controls the former.
 set -euo pipefail
 top=$(cd "$(dirname "$0")/../../.." && pwd)
 target=${CARGO_TARGET_DIR:-$top/target}
@@ -17,5 +18,6 @@ done
 grep -q READY "$addresses" || { echo "the private servers were not ready in 120 s" >&2; exit 1; }
 CELERY_BROKER_URL=$(sed -n 's/^CELERY_BROKER_URL=//p' "$addresses")
 CELERY_RESULT_BACKEND=$(sed -n 's/^CELERY_RESULT_BACKEND=//p' "$addresses")
-export CELERY_BROKER_URL CELERY_RESULT_BACKEND
+RABBITMQCTL=$(sed -n 's/^RABBITMQCTL=//p' "$addresses")
+export CELERY_BROKER_URL CELERY_RESULT_BACKEND RABBITMQCTL
 "$@"

@@ -117,6 +117,28 @@ impl Rabbit {
         self.port
     }
 
+    /// A program that is `rabbitmqctl` for this server, for those that want to call it themselves.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn ctl_program(&self) -> PathBuf {
+        or_give_up(self.write_ctl())
+    }
+
+    fn write_ctl(&self) -> anyhow::Result<PathBuf> {
+        use std::os::unix::fs::PermissionsExt;
+        let mut text = "#!/bin/sh\n".to_owned();
+        for (key, value) in &self.env {
+            let value = value.to_string_lossy().replace('\'', r"'\''");
+            text.push_str(&format!("export {}='{value}'\n", key.to_string_lossy()));
+        }
+        text.push_str(&format!("exec '{}' \"$@\"\n", self.scripts.join("rabbitmqctl").display()));
+        let path = guard::folder("rabbitmqctl")?.join("rabbitmqctl");
+        fs::write(&path, text)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        Ok(path)
+    }
+
     /// The server process, for its log and pid.
     pub fn process(&self) -> &Program {
         &self.server
