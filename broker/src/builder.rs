@@ -88,7 +88,8 @@ impl CeleryBuilder {
         self
     }
 
-    /// Tasks whose name matches `pattern` (`*` stands for anything) go to `queue`.
+    /// Tasks whose name matches `pattern` go to `queue`: `*` stands for anything, and a pattern that begins with `^` is a
+    /// regular expression from the start of the name.
     #[must_use]
     pub fn route(mut self, pattern: impl Into<String>, queue: impl Into<String>) -> Self {
         let pattern = pattern.into();
@@ -266,7 +267,9 @@ impl CeleryBuilder {
             .map_err(|err| BrokerError::config(format!("task_default_queue: {err}")))?;
         let mut router = Router::new(default_queue);
         for (pattern, target) in &self.routes {
-            router.add(pattern, target.clone());
+            router
+                .add(pattern, target.clone())
+                .map_err(|err| BrokerError::config(format!("route `{pattern}`: {err}")))?;
         }
         Ok(router)
     }

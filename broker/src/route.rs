@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use celery_protocol::control::{ControlError, Pattern};
 use celery_protocol::{QueueName, TaskName, glob};
 
 use crate::amqp::Route;
@@ -15,7 +16,26 @@ use crate::amqp::Route;
 pub struct Router {
     default_queue: QueueName,
     exact: HashMap<String, Target>,
-    patterns: Vec<(String, Target)>,
+    patterns: Vec<(Rule, Target)>,
+}
+
+/// What names of tasks are compared with.
+#[derive(Debug, Clone)]
+enum Rule {
+    /// A glob over the whole name.
+    Glob(String),
+    /// A regular expression that fits from the start, as Python's `re.match`.
+    Regex(Pattern),
+}
+
+impl Rule {
+    fn fits(&self, task: &str) -> bool {
+        match self {
+            Self::Glob(pattern) => glob::matches(pattern, task),
+            // Refused when it was added, if it cannot be used.
+            Self::Regex(pattern) => pattern.matches(task).unwrap_or(false),
+        }
+    }
 }
 
 /// What a route names.
@@ -54,13 +74,22 @@ impl Router {
         Self { default_queue, exact: HashMap::new(), patterns: Vec::new() }
     }
 
-    /// Tasks whose name matches `pattern` go to `target`. A pattern with `*` is a glob over the whole name.
-    pub fn add(&mut self, pattern: &str, target: impl Into<Target>) {
-        if pattern.contains('*') {
-            self.patterns.push((pattern.to_owned(), target.into()));
+    /// Tasks whose name matches `pattern` go to `target`. A pattern that begins with `^` is a regular expression that must
+    /// fit from the start of the name, one with `*` is a glob over the whole name.
+    ///
+    /// # Errors
+    /// The regular expression cannot be used; says why.
+    pub fn add(&mut self, pattern: &str, target: impl Into<Target>) -> Result<(), ControlError> {
+        if pattern.starts_with('^') {
+            let regex = Pattern { pattern: pattern.to_owned(), matcher: "pcre".to_owned() };
+            regex.matches("")?;
+            self.patterns.push((Rule::Regex(regex), target.into()));
+        } else if pattern.contains('*') {
+            self.patterns.push((Rule::Glob(pattern.to_owned()), target.into()));
         } else {
             self.exact.insert(pattern.to_owned(), target.into());
         }
+        Ok(())
     }
 
     /// The queue of tasks that nothing else names.
@@ -93,9 +122,9 @@ impl Router {
     }
 
     fn lookup(&self, task: &str) -> Option<&Target> {
-        self.exact.get(task).or_else(|| {
-            self.patterns.iter().find(|(pattern, _)| glob::matches(pattern, task)).map(|(_, target)| target)
-        })
+        self.exact
+            .get(task)
+            .or_else(|| self.patterns.iter().find(|(rule, _)| rule.fits(task)).map(|(_, target)| target))
     }
 }
 
@@ -109,13 +138,16 @@ mod tests {
 
     fn router() -> Router {
         let mut router = Router::new(queue("celery"));
-        router.add("mail.*", queue("mail"));
-        router.add("*.slow", Target { priority: Some(1), ..queue("slow").into() });
-        router.add("mail.bounce", queue("bounces"));
-        router.add(
-            "topic.*",
-            Target { exchange: Some("x".into()), routing_key: Some("a.b".into()), ..Target::default() },
-        );
+        router.add("mail.*", queue("mail")).unwrap();
+        router.add("*.slow", Target { priority: Some(1), ..queue("slow").into() }).unwrap();
+        router.add("mail.bounce", queue("bounces")).unwrap();
+        router.add(r"^(video|image)\.\d+", queue("media")).unwrap();
+        router
+            .add(
+                "topic.*",
+                Target { exchange: Some("x".into()), routing_key: Some("a.b".into()), ..Target::default() },
+            )
+            .unwrap();
         router
     }
 
@@ -133,6 +165,8 @@ mod tests {
             ("mail.bounce", "bounces"),
             ("mail.slow", "mail"),
             ("x.slow", "slow"),
+            ("video.7.cut", "media"),
+            ("a.video.7", "celery"),
         ] {
             assert_eq!(seen(task, &none), (String::new(), key.to_owned()), "{task}");
         }
@@ -152,5 +186,10 @@ mod tests {
         assert_eq!(router().route(&task, &Target::default()).priority, Some(1));
         let call = Target { priority: Some(9), ..Target::default() };
         assert_eq!(router().route(&task, &call).priority, Some(9));
+    }
+
+    #[test]
+    fn a_bad_expression_is_refused() {
+        assert!(router().add("^(", queue("q")).is_err());
     }
 }

@@ -50,6 +50,11 @@ const STOP_DEADLINE: Duration = Duration::from_secs(1);
 const LOOKUP_DEADLINE: Duration = Duration::from_secs(3);
 /// Far-off messages on their way back to the broker at the same time.
 const MAX_FAR: usize = 256;
+/// When a far-off message is tried again that found no room among those.
+const FAR_AGAIN: Duration = Duration::from_secs(1);
+/// When a far-off message is tried again that the broker did not take. It must not wait here until it is due: a broker gives
+/// up consumers that keep messages for too long.
+const FAR_REFUSED: Duration = Duration::from_secs(30);
 /// Held messages beyond this are given back; the prefetch normally keeps their number far below.
 const MAX_HELD: usize = 65_535;
 
@@ -325,8 +330,11 @@ impl Intake {
     /// one worker is safe from neither its crash nor the broker's patience with unacked messages.
     fn put_off(&mut self, due: SystemTime, job: Arc<Job>, now: SystemTime) {
         let delay = due.duration_since(now).unwrap_or_default();
-        if delay <= self.engine.settings.eta_horizon || self.far.len() >= MAX_FAR {
+        if delay <= self.engine.settings.eta_horizon {
             return self.hold(due, Held { job, booked: false });
+        }
+        if self.far.len() >= MAX_FAR {
+            return self.hold(now + FAR_AGAIN, Held { job, booked: false });
         }
         let celery = self.engine.celery.clone();
         self.far.push(Box::pin(async move {
@@ -346,7 +354,7 @@ impl Intake {
             Err(error) => {
                 tracing::warn!(id = %job.request.id(), %error, "due far off, but the broker cannot hold it");
                 if job.is_live() {
-                    self.hold(due, Held { job, booked: false });
+                    self.hold(due.min(SystemTime::now() + FAR_REFUSED), Held { job, booked: false });
                 }
             }
         }
@@ -366,7 +374,8 @@ impl Intake {
         while let Some(held) = self.held.pop_due(now) {
             match self.engine.admit(&held.job, now) {
                 Verdict::Never(why) => over.push(self.revoked(held.job, why, now)),
-                Verdict::Later(due) => self.hold(due, held),
+                // Its turn has not come yet; perhaps the broker takes it over now.
+                Verdict::Later(due) => self.put_off(due, held.job, now),
                 Verdict::Run if held.booked => ready.push(held.job),
                 Verdict::Run => self.rate_limited(held.job, now, &mut ready),
             }

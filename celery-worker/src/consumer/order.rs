@@ -105,6 +105,8 @@ impl Intake {
 
 impl HeldJob {
     fn new(due: SystemTime, held: &Held) -> HeldJob {
+        // A far-off one may only wait for its turn to be handed to the broker.
+        let due = held.job.request.eta().filter(|_| !held.booked).unwrap_or(due);
         HeldJob { due, job: held.job.clone(), rate_limited: held.booked }
     }
 }

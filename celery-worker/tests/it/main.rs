@@ -19,6 +19,7 @@ mod canvas;
 mod control;
 mod defects;
 mod flow;
+mod hostile;
 mod lifecycle;
 mod limits;
 mod outcomes;

@@ -34,7 +34,7 @@ fn limits() -> Limits {
 
 fn router() -> Router {
     let mut router = Router::new(QueueName::parse("celery").expect("name"));
-    router.add("mail.*", QueueName::parse("mail").expect("name"));
+    router.add("mail.*", QueueName::parse("mail").expect("name")).expect("pattern");
     router
 }
 
