@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpRequest, HttpResponse, web};
 use celery_protocol::TaskId;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::dto::submit::hex;
 use crate::problem::{Kind, Outcome, Problem};
+use crate::request_id;
 use crate::state::Api;
 use crate::submit::{Identity, within};
 
@@ -141,26 +142,43 @@ fn parse(text: &str) -> Option<String> {
     (visible && (1..=MAX_KEY).contains(&key.len())).then_some(key)
 }
 
-/// Runs a request once. `what` is everything that makes it this request and no other.
+/// Runs a request once. `what` is everything that makes it this request and no other. Once begun it goes on to its end,
+/// also when the client has gone: who comes back gets the answer.
 ///
 /// # Errors
 /// `idempotency-in-progress`, `idempotency-key-reused`, or whatever `run` fails with.
 pub async fn once<F>(
-    api: &Api,
+    api: web::Data<Api>,
     request: &HttpRequest,
     what: &str,
+    run: impl FnOnce(Ids) -> F + 'static,
+) -> Result<HttpResponse, Problem>
+where
+    F: Future<Output = Result<(HttpResponse, Settled), Problem>> + 'static,
+{
+    let Some(given) = key(request)? else { return Ok(run(Ids::RANDOM).await?.0) };
+    let place = place(request, &given);
+    let fingerprint = hex(&Sha256::digest(format!("{}\n{what}", request.query_string()).as_bytes()));
+    let tracker = api.under_way.clone();
+    let id = request_id::current().unwrap_or_default();
+    let running = tracker.spawn_local(request_id::scope(id, keyed(api, place, fingerprint, run)));
+    let broke_off = |err| Err(Problem::new(Kind::Internal, format!("the request broke off: {err}")));
+    running.await.unwrap_or_else(broke_off)
+}
+
+async fn keyed<F>(
+    api: web::Data<Api>,
+    place: String,
+    fingerprint: String,
     run: impl FnOnce(Ids) -> F,
 ) -> Result<HttpResponse, Problem>
 where
     F: Future<Output = Result<(HttpResponse, Settled), Problem>>,
 {
-    let Some(given) = key(request)? else { return Ok(run(Ids::RANDOM).await?.0) };
     let Some(notes) = api.celery.notes() else {
         return unprotected(run, "the result backend keeps no notes").await;
     };
-    let place = place(request, &given);
     let now = crate::clock::now().unix_seconds();
-    let fingerprint = hex(&Sha256::digest(format!("{}\n{what}", request.query_string()).as_bytes()));
     let mut note = Note { state: State::InFlight, fingerprint, seed: Uuid::new_v4(), at: now, answer: None };
     let mut mine = encode(&note);
     let earlier = match within(notes.put_new(&place, &mine, REMEMBERED)).await {

@@ -1,7 +1,6 @@
 //! The record of a submission: what makes an unknown id different from a pending one, and a repeated id safe.
 //!
-//! One JSON value in Redis per submission, under a key of this project (`celeriac:submission:<id>`, see
-//! docs/protocol.md), with a bounded lifetime. This module is the record and the decision what a second submission
+//! One JSON value in Redis per submission, under a key of this project (`celeriac:submission:<id>`), with a bounded lifetime. This module is the record and the decision what a second submission
 //! with the same id means; `celery_broker::submission` stores it. Celery itself never looks at it.
 
 use std::time::Duration;

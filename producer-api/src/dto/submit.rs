@@ -45,8 +45,8 @@ pub struct SubmitTask {
     pub eta: Option<Moment>,
     /// Do not run after this many seconds from now, or after this moment (RFC 3339 with offset).
     pub expires: Option<Expires>,
-    /// Priority; needs a queue with `x-max-priority`.
-    #[schema(minimum = 0, maximum = 9)]
+    /// Priority from 0 to 9, with `?raw_priority=true` to 255; needs a queue with `x-max-priority`.
+    #[schema(minimum = 0, maximum = 255)]
     pub priority: Option<u8>,
     /// How many retries count as used already.
     #[schema(value_type = Option<u64>, maximum = 4_294_967_295u64)]

@@ -82,16 +82,17 @@ pub async fn submit(
     if is_ndjson(request.headers()) {
         return ndjson::submit(admission, submitter, prefer.0.minimal, payload, &request);
     }
-    let limits = &api.limits;
     let mut payload = payload.into_inner();
-    let body = json_text(&request, &mut payload, limits.batch, limits.json_depth + 2).await?;
-    let run = async |ids| {
+    let body = json_text(&request, &mut payload, api.limits.batch, api.limits.json_depth + 2).await?;
+    let what = body.as_str().to_owned();
+    let minimal = prefer.0.minimal;
+    let run = move |ids| async move {
         let batch = Batch::parse(body.as_str()).map_err(|problem| problem.outcome(Outcome::NotPublished))?;
-        let answer = Running { submitter: &submitter, ids: &ids, minimal: prefer.0.minimal }.run(batch).await;
+        let answer = Running { submitter: &submitter, ids: &ids, minimal }.run(batch).await;
         drop(admission);
         Ok(answer)
     };
-    idempotency::once(&api, &request, body.as_str(), run).await
+    idempotency::once(api, &request, &what, run).await
 }
 
 fn is_ndjson(headers: &HeaderMap) -> bool {

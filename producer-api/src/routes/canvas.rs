@@ -58,12 +58,13 @@ pub async fn submit(
     if query.dry_run.unwrap_or(false) {
         return dry_run(&submitter, body.as_str());
     }
-    let run = async |ids| {
+    let what = body.as_str().to_owned();
+    let run = move |ids| async move {
         let response = start(&submitter, body.as_str(), &ids).await?;
         drop(admission);
         Ok((response, Settled::Done))
     };
-    idempotency::once(&api, &request, body.as_str(), run).await
+    idempotency::once(api, &request, &what, run).await
 }
 
 fn dry_run(submitter: &Submitter, text: &str) -> Result<HttpResponse, Problem> {

@@ -154,7 +154,7 @@ impl Call {
 
     /// Submits under the request's idempotency key, if it has one.
     async fn run_once(
-        &self,
+        self,
         request: &HttpRequest,
         text: &str,
         admission: Admission,
@@ -163,8 +163,9 @@ impl Call {
         if self.dry_run {
             return self.run(admission, task, &idempotency::Ids::RANDOM).await;
         }
-        let run = async |ids| Ok((self.run(admission, task, &ids).await?, Settled::Done));
-        idempotency::once(self.submitter.api(), request, text, run).await
+        let api = self.submitter.api().clone();
+        let run = move |ids| async move { Ok((self.run(admission, task, &ids).await?, Settled::Done)) };
+        idempotency::once(api, request, text, run).await
     }
 
     async fn run(
@@ -353,8 +354,9 @@ pub async fn call(
     if call.dry_run {
         return call.run(admission, task, &idempotency::Ids::RANDOM).await;
     }
-    let run = async |ids| call.result(admission, task, &ids).await;
-    idempotency::once(call.submitter.api(), &request, &text, run).await
+    let api = call.submitter.api().clone();
+    let run = move |ids| async move { call.result(admission, task, &ids).await };
+    idempotency::once(api, &request, &text, run).await
 }
 
 impl Call {

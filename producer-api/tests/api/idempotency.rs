@@ -90,6 +90,28 @@ async fn an_unknown_outcome_is_sent_again_under_the_same_id() {
     assert_eq!(answer.json()["id"], problem["task_id"]);
 }
 
+/// The client goes away before the answer: whoever comes back with the key gets it.
+#[tokio::test]
+async fn a_keyed_request_ends_well_without_its_client() {
+    let app = TestApp::start().await;
+    let mut queue = app.consume("celery").await;
+    let body = r#"{"canvas":{"task":"t"}}"#;
+    let head = format!(
+        "POST /v1/canvas HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: \"gone\"\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut socket = tokio::net::TcpStream::connect(app.address()).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut socket, head.as_bytes()).await.unwrap();
+    let first = queue.next().await.raw.properties.correlation_id;
+    drop(socket);
+    let answer = wait::until(SOON, "the answer to be kept", async || {
+        let answer = keyed(&app, "/v1/canvas", "\"gone\"", &serde_json::from_str(body).unwrap()).await;
+        if answer.status == 202 { Ok(answer) } else { Err(answer.text) }
+    })
+    .await;
+    assert_eq!((answer.header("idempotent-replayed"), &answer.json()["id"]), ("true", &json!(first)));
+}
+
 #[tokio::test]
 async fn without_redis_a_key_is_not_honoured_and_that_is_said() {
     let broker = Rabbit::shared().await.vhost("api").await;
