@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use actix_web::web::{Data, Path};
+use actix_web::web::{self, Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use celery_broker::config::hours_west_of_utc;
 use serde_json::{Value, json};
@@ -110,11 +110,24 @@ pub(super) async fn types(monitor: Data<Monitor>) -> HttpResponse {
     HttpResponse::Ok().content_type(JSON).json(json!({ "task-types": names }))
 }
 
-/// `GET /api/task/info/{id}`.
+/// `GET /api/task/info/{id}`, also of a task that only the history knows any more.
 pub(super) async fn info(monitor: Data<Monitor>, id: Path<String>) -> Result<HttpResponse, Refused> {
-    let state = monitor.state();
-    let task = state.tasks().get(&id).ok_or_else(|| Refused::unknown("task", &id))?;
-    Ok(HttpResponse::Ok().content_type(JSON).json(Task::of(&state, task)))
+    let remembered = {
+        let state = monitor.state();
+        state.tasks().get(&id).map(|task| Task::of(&state, task))
+    };
+    let known = match (remembered, monitor.history().cloned()) {
+        (None, Some(history)) => {
+            let of = id.clone();
+            let found = web::block(move || history.task(&of)).await;
+            let found = found.map_err(|error| Refused::unavailable(&error))?;
+            let found = found.map_err(|error| Refused::unavailable(&error))?;
+            found.map(|task| Task::of(&monitor.state(), &task))
+        }
+        (remembered, _) => remembered,
+    };
+    let task = known.ok_or_else(|| Refused::unknown("task", &id))?;
+    Ok(HttpResponse::Ok().content_type(JSON).json(task))
 }
 
 /// `GET /api/workers`.

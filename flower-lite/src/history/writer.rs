@@ -18,6 +18,8 @@ use crate::state::task::Task;
 const LOOK: Duration = Duration::from_secs(2);
 /// How many tasks go at a time, so that writing never waits for long.
 const SLICE: usize = 2_000;
+/// How many slices go in one look.
+const SLICES: usize = 20;
 
 /// Runs until nobody can send batches any more.
 pub(super) fn run(
@@ -199,14 +201,21 @@ pub(super) fn retain(
     retention: Retention,
     shared: &Shared,
 ) -> rusqlite::Result<u64> {
+    const OLDEST: &str = "SELECT n FROM task WHERE at < ?1 ORDER BY at LIMIT ?2";
     let oldest = clock::now().seconds() - retention.age.as_secs_f64();
-    let mut gone = remove(connection, "SELECT n FROM task WHERE at < ?1 ORDER BY at LIMIT ?2", oldest)?;
-    let used = used(connection)?;
-    if used > retention.bytes {
-        gone += remove(connection, "SELECT n FROM task WHERE at < ?1 ORDER BY at LIMIT ?2", f64::MAX)?;
+    let mut gone = 0;
+    // Several slices at a time: what goes must keep up with what comes.
+    for _ in 0..SLICES {
+        let before = if used(connection)? > retention.bytes { f64::MAX } else { oldest };
+        let some = remove(connection, OLDEST, before)?;
+        gone += some;
+        if some == 0 {
+            break;
+        }
     }
+    let used = used(connection)?;
     if gone > 0 {
-        connection.execute_batch("PRAGMA incremental_vacuum(2000);")?;
+        connection.execute_batch("PRAGMA incremental_vacuum(10000);")?;
     }
     connection.execute("DELETE FROM worker WHERE last_heartbeat < ?1", [oldest])?;
     shared.bytes.store(used, Ordering::Relaxed);

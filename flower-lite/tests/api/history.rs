@@ -80,6 +80,8 @@ async fn the_history_is_searched_page_by_page() {
         (&forgotten["state"], &forgotten["timeline"][0]["type"]),
         (&json!("SUCCESS"), &json!("task-sent"))
     );
+    let to_scripts = monitor.get("api/task/info/id-00").await;
+    assert_eq!((&to_scripts["state"], &to_scripts["result"]), (&json!("SUCCESS"), &json!("5")));
     for (path, told) in [
         ("api/v2/history?q=ab", "3 characters"),
         ("api/v2/history?cursor=x", "next_cursor"),
