@@ -12,7 +12,9 @@ use crate::stage::{SOON, Stage};
 /// The example's program: beside this one, where cargo puts examples.
 fn example() -> PathBuf {
     let own = std::env::current_exe().unwrap();
-    own.ancestors().nth(2).unwrap().join("examples/prefork")
+    let path = own.ancestors().nth(2).unwrap().join("examples/prefork");
+    assert!(path.exists(), "{} is missing: cargo build -p celery-worker --example prefork", path.display());
+    path
 }
 
 async fn serving(stage: &Stage, args: &[&str]) -> Program {
