@@ -552,10 +552,10 @@ async fn chords_of_any_order_with_any_duplicates_are_claimed_once() {
 
     let celery = client(&Redis::shared().await.database());
     let mut runner = TestRunner::deterministic();
-    let deliveries = (1_usize..8, any::<bool>()).prop_flat_map(|(size, early)| {
+    let deliveries = (1_u32..8, any::<bool>()).prop_flat_map(|(size, early)| {
         let more = prop::collection::vec(0..size, 0..10);
         (Just(size), Just(early), more).prop_flat_map(|(size, early, more)| {
-            let all: Vec<usize> = (0..size).chain(more).collect();
+            let all: Vec<u32> = (0..size).chain(more).collect();
             (Just(size), Just(early), Just(all).prop_shuffle())
         })
     });
@@ -564,12 +564,12 @@ async fn chords_of_any_order_with_any_duplicates_are_claimed_once() {
         let group = GroupId::parse(format!("any-{case}")).unwrap();
         let backend = celery.backend();
         if started_first {
-            backend.chord_start(&group, size as u64).await.unwrap();
+            backend.chord_start(&group, size.into()).await.unwrap();
         }
         let mut claims = Vec::new();
         let mut distinct = std::collections::HashSet::new();
         for member in &order {
-            let part = part(&group, &format!("m{member}"), Some(*member as u32), &member.to_string());
+            let part = part(&group, &format!("m{member}"), Some(*member), &member.to_string());
             let progress = backend.chord_part(&part).await.unwrap();
             distinct.insert(*member);
             match progress {

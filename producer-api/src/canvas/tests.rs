@@ -39,7 +39,7 @@ fn under(policy: &Policy, body: &Value) -> Result<Planned, Problem> {
     let (celery, _outbox) = Celery::builder("test").offline().expect("offline");
     let limits = limits();
     let mut router = Router::new(QueueName::parse("celery").expect("name"));
-    router.add("mail.*", QueueName::parse("mail").expect("name"));
+    router.add("mail.*", QueueName::parse("mail").expect("name")).expect("a pattern");
     let context = Context {
         now: WireTime::parse("2026-11-24T02:51:34.920842+00:00").expect("time"),
         origin: "api@here",

@@ -1,4 +1,4 @@
-//! Submitting many tasks in one request: as one JSON text, or streamed line by line ([`ndjson`](super::ndjson)).
+//! Submitting many tasks in one request: as one JSON text, or streamed line by line ([`super::ndjson`]).
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderMap};
