@@ -36,6 +36,7 @@ base() {
     command -v python3 >/dev/null || need python3
     python3 -c 'import venv, ensurepip' 2>/dev/null || need python3-venv
     [ -e /etc/ssl/certs/ca-certificates.crt ] || need ca-certificates
+    command -v openssl >/dev/null || need openssl
 }
 
 for part in "${@:-base}"; do

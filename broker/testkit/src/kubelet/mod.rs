@@ -3,7 +3,7 @@
 //! What it takes from the manifests: images (by the Dockerfile's entry points), commands, variables, ConfigMaps and
 //! Secrets, volumes, user, read-only root, probes, replicas, rolling updates, grace periods, services. Each container has
 //! a root folder of its own with glibc, certificates and our program, runs without privileges and writes to its volumes
-//! only. It needs root, or a kernel that gives namespaces to its user.
+//! only. It needs root, for the namespaces.
 //!
 //! What it changes: pods share the network of the machine, so each port is a free one (in the variable that names it, too)
 //! and `service:port` in values and files becomes an address of 127.0.0.1. RabbitMQ's and Redis' pods are the testkit's

@@ -3,7 +3,7 @@
 
 use crate::stage::{BOOT, SOON};
 use celery_testkit::kubelet::image::{self, Sandbox};
-use celery_testkit::{Program, Rabbit, Redis, binary};
+use celery_testkit::{Program, Rabbit, Redis, binary, ports, wait};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -141,4 +141,55 @@ fn the_programs_link_to_glibc_only() {
             assert!(known.iter().any(|known| name.starts_with(known)), "{program} needs {library}");
         }
     }
+}
+
+/// An authority of one's own, as the overlay `prod` names it: in SSL_CERT_FILE for the broker, since the operator's
+/// address has no parameters, and in the result store's address.
+#[tokio::test]
+async fn the_authority_of_prod_is_believed() {
+    let folder = image::volume("ca");
+    let openssl = |args: &str| {
+        let output =
+            std::process::Command::new("openssl").args(args.split(' ')).current_dir(&folder).output();
+        let output = output.unwrap(); // `make deps` installs openssl
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    openssl(&format!("req -x509 {key} -days 2 -subj /CN=authority -keyout ca.key -out ca.crt"));
+    openssl(&format!("req -new {key} -subj /CN=servers -keyout tls.key -out tls.csr"));
+    fs::write(folder.join("names"), "subjectAltName=IP:127.0.0.1\n").unwrap();
+    openssl(
+        "x509 -req -in tls.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out tls.crt",
+    );
+
+    let path = |name: &str| folder.join(name).display().to_string();
+    let (ca, cert, key) = (path("ca.crt"), path("tls.crt"), path("tls.key"));
+    let (broker_port, backend_port, port) =
+        (ports::free(), ports::free().to_string(), ports::free().to_string());
+    let conf = format!(
+        "listeners.ssl.default = 127.0.0.1:{broker_port}\nssl_options.cacertfile = {ca}\n\
+         ssl_options.certfile = {cert}\nssl_options.keyfile = {key}\nssl_options.verify = verify_none\n"
+    );
+    let _rabbit = Rabbit::start_with(&conf, "+S 1:1").await;
+    let files = ["--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &ca];
+    let more = ["--tls-port", &backend_port, "--tls-auth-clients", "no"];
+    let _redis = Redis::start_with(&[&files[..], &more].concat()).await;
+
+    // Secrets and settings as in manifests/overlays/prod/secrets.txt.
+    let broker = format!("amqps://guest:guest@127.0.0.1:{broker_port}/");
+    let parameters = "ssl_cert_reqs=required&ssl_ca_certs=/etc/celeriac/ca/ca.crt";
+    let backend = format!("rediss://127.0.0.1:{backend_port}/0?{parameters}");
+    let env = [
+        ("CELERY_BROKER_URL", broker.as_str()),
+        ("CELERY_RESULT_BACKEND", backend.as_str()),
+        ("SSL_CERT_FILE", "/etc/celeriac/ca/ca.crt"),
+    ];
+    let mounted: &[(&Path, &str)] = &[(&folder, "/etc/celeriac/ca")];
+    let api = contained("producer-api", &["--port", &port], &env, mounted).await;
+    api.wait_for_log("listening on http://", BOOT).await;
+    wait::until(SOON, "both servers, by TLS", async || {
+        let answer = reqwest::get(format!("http://127.0.0.1:{port}/readyz?verbose")).await.unwrap();
+        if answer.status() == 200 { Ok(()) } else { Err(answer.text().await.unwrap()) }
+    })
+    .await;
 }
