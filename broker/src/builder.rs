@@ -9,6 +9,7 @@ use crate::amqp::Publisher;
 use crate::amqp::connection::{Dial, Link, Purpose};
 use crate::amqp::delayed::Ladder;
 use crate::backend::redis::{Expires, RedisBackend};
+use crate::backend::rpc::RpcBackend;
 use crate::backend::{DisabledBackend, MemoryBackend, ResultBackend};
 use crate::celery::{Celery, Shared};
 use crate::clock::{Clock, Lamport};
@@ -223,8 +224,11 @@ impl CeleryBuilder {
     pub fn start(self) -> Result<Celery, BrokerError> {
         let (router, tasks) = (self.router()?, Tasks::on_current_runtime()?);
         let dial = self.dial()?;
+        let publish = Link::start(Purpose::Publish, dial.clone(), &tasks);
+        let publisher = Publisher::start(publish.clone(), MAX_BODY, &tasks);
         let backend: Arc<dyn ResultBackend> = match BackendUrl::parse(&self.backend)? {
             BackendUrl::Disabled => Arc::new(DisabledBackend),
+            BackendUrl::Rpc => Arc::new(RpcBackend::new(publisher.clone())),
             BackendUrl::Memory => Arc::new(MemoryBackend::new()),
             BackendUrl::Redis(url) => {
                 let results = self.result_expires;
@@ -233,8 +237,6 @@ impl CeleryBuilder {
                 Arc::new(RedisBackend::start(&url, &self.key_prefix, expires, &tasks)?)
             }
         };
-        let publish = Link::start(Purpose::Publish, dial.clone(), &tasks);
-        let publisher = Publisher::start(publish.clone(), MAX_BODY, &tasks);
         Ok(self.assemble(Parts { router, tasks, dial, backend, publish, publisher, outbox: None }))
     }
 

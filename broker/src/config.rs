@@ -29,7 +29,7 @@ pub const CLIENT_SETTINGS: &[Setting] = &[
         kind: Kind::Text,
         default: None,
         secret: true,
-        doc: "Where results go: `redis://:password@host:port/db`, `rediss://…?ssl_cert_reqs=required`, or `disabled://`.",
+        doc: "Where results go: `redis://:password@host:port/db`, `rediss://…?ssl_cert_reqs=required`, `rpc://` (to the caller), or `disabled://`.",
     },
     Setting {
         name: "task_default_queue",

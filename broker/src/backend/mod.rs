@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use celery_protocol::{GroupId, ResultMeta, ResultTuple, TaskId, TaskState};
+use celery_protocol::{GroupId, Properties, ResultMeta, ResultTuple, TaskId, TaskState};
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use serde_json::value::RawValue;
@@ -22,6 +22,7 @@ mod disabled;
 mod mailbox;
 mod memory;
 pub(crate) mod redis;
+pub(crate) mod rpc;
 
 pub use disabled::DisabledBackend;
 pub use memory::MemoryBackend;
@@ -32,6 +33,11 @@ type Answer<'a, T> = BoxFuture<'a, Result<T, BackendError>>;
 ///
 /// Every call is bounded in time; what is written is announced to those who [`watch`](Self::watch).
 pub trait ResultBackend: fmt::Debug + Send + Sync + 'static {
+    /// A call has come: `properties` are those of its message. For backends that answer the caller; others do nothing.
+    fn called(&self, id: &TaskId, properties: &Properties) {
+        let _ = (id, properties);
+    }
+
     /// Stores the state of a task. A stored SUCCESS is never overwritten; everything else is.
     fn store<'a>(&'a self, meta: &'a ResultMeta) -> Answer<'a, ()> {
         self.store_many(std::slice::from_ref(meta))

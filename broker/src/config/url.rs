@@ -187,6 +187,8 @@ pub enum BackendUrl {
     Disabled,
     /// Results live in this process (tests and demonstrations).
     Memory,
+    /// Results are messages to whoever called.
+    Rpc,
     /// Redis.
     Redis(RedisUrl),
 }
@@ -210,7 +212,7 @@ pub(crate) enum RedisAddress {
 }
 
 impl BackendUrl {
-    /// Reads `redis://`, `rediss://`, `socket:///path`, `disabled://` or `memory://` as Celery's `result_backend`.
+    /// Reads `redis://`, `rediss://`, `socket:///path`, `rpc://`, `disabled://` or `memory://` as Celery's `result_backend`.
     ///
     /// # Errors
     /// An unknown scheme or parameter; the message never contains the password.
@@ -221,6 +223,9 @@ impl BackendUrl {
         }
         if matches!(text, "memory" | "memory://" | "cache+memory://") {
             return Ok(Self::Memory);
+        }
+        if matches!(text, "rpc" | "rpc://") {
+            return Ok(Self::Rpc);
         }
         RedisUrl::parse(text).map(Self::Redis)
     }

@@ -54,6 +54,7 @@ pub(super) fn decode(delivery: Delivery, engine: &Engine) -> Arrival {
         Ok(body) => body,
         Err(malformed) => return refuse(token, &malformed),
     };
+    engine.celery.backend().called(&message.headers.id, &message.properties);
     let priority = message.properties.priority;
     let delivery = DeliveryInfo { exchange, routing_key, priority, redelivered, queue };
     let request = Request::new(message, body, delivery, engine.nodename.clone());

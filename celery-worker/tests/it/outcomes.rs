@@ -1,6 +1,7 @@
 //! How tasks end, and what is stored about it.
 
-use celery_protocol::TaskState;
+use celery_broker::{Celery, ConsumeOptions, ConsumerEvent, QueueSpec};
+use celery_protocol::{QueueName, ResultMeta, TaskState};
 use serde_json::{Value, json};
 
 use crate::stage::{SOON, Stage};
@@ -86,4 +87,39 @@ async fn ignored_and_rejected_messages() {
     assert!(stage.celery.backend().get(&ignored).await.unwrap().is_none());
     worker.stop().await;
     let _ = SOON;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn results_over_rpc_go_to_the_caller_as_messages() {
+    let stage = Stage::new("rpc").await;
+    let celery = Celery::builder("worker").broker(&stage.broker).backend("rpc://").connect().await.unwrap();
+    let worker = stage.run(stage.worker_of(celery)).await;
+    let answers = QueueSpec::new(QueueName::parse("answers").unwrap());
+    stage.celery.declare(&answers).await.unwrap();
+    let mut consumer = stage.celery.consume(ConsumeOptions::new(vec![answers])).unwrap();
+    for (task, args, state, result) in
+        [("t.add", json!([2, 3]), TaskState::Success, "5"), ("t.fail", json!(["no"]), TaskState::Failure, "")]
+    {
+        let mut message = stage.message(task, args);
+        message.properties.reply_to = Some("answers".into());
+        message.properties.correlation_id = Some(format!("call of {task}"));
+        stage.publish(&message).await;
+        let mut events = Vec::new();
+        let answer = loop {
+            tokio::time::timeout(SOON, consumer.recv_many(&mut events, 1)).await.expect("an answer");
+            if let Some(ConsumerEvent::Delivery(delivery)) = events.pop() {
+                break delivery;
+            }
+        };
+        assert_eq!(answer.raw.properties.correlation_id.as_deref(), Some(&*format!("call of {task}")));
+        assert_eq!(answer.raw.properties.content_type.as_deref(), Some("application/json"));
+        let meta = ResultMeta::decode(&answer.raw.body).unwrap();
+        assert_eq!((&meta.task_id, &meta.status), (&message.headers.id, &state));
+        assert!(result.is_empty() || meta.result.get() == result);
+        answer.token.ack();
+    }
+    // A call that names no queue is run all the same.
+    stage.call("t.add", json!([1, 1])).await;
+    stage.drained("celery").await;
+    worker.stop().await;
 }

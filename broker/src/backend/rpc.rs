@@ -1,0 +1,158 @@
+//! Results as messages to whoever called (`rpc://`, celery/backends/rpc.py): each state goes to the queue that the call names
+//! in `reply_to`. Nothing is kept, so only the caller can read it, and chords are impossible.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use celery_protocol::message::HeaderMap;
+use celery_protocol::{GroupId, Properties, RawMessage, ResultMeta, ResultTuple, TaskId};
+use futures_util::stream::BoxStream;
+
+use super::{Answer, ChordClaim, ChordMember, ChordPart, ChordProgress, ResultBackend, unsupported};
+use crate::amqp::{PublishOptions, Publisher, Route};
+use crate::error::{BackendError, BackendErrorKind, BrokerErrorKind};
+
+const READING: &str = "results over rpc:// go to the client that called: nobody else can read them";
+const CHORDS: &str = "a chord needs a result backend that keeps results, such as redis://";
+
+/// Calls whose caller is remembered. One call is remembered until its final state is sent.
+const CALLS: usize = 100_000;
+
+/// Sends results to callers.
+#[derive(Debug)]
+pub(crate) struct RpcBackend {
+    publisher: Publisher,
+    calls: Mutex<HashMap<TaskId, Caller>>,
+}
+
+/// Who waits for a result.
+#[derive(Debug, Clone)]
+struct Caller {
+    queue: String,
+    correlation_id: String,
+}
+
+impl RpcBackend {
+    pub(crate) fn new(publisher: Publisher) -> Self {
+        Self { publisher, calls: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<TaskId, Caller>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn send(&self, meta: &ResultMeta) -> Result<(), BackendError> {
+        let Some(caller) = self.lock().get(&meta.task_id).cloned() else { return Ok(()) };
+        let properties = Properties {
+            content_type: Some("application/json".to_owned()),
+            content_encoding: Some("utf-8".to_owned()),
+            correlation_id: Some(caller.correlation_id),
+            delivery_mode: Some(1),
+            ..Properties::default()
+        };
+        let message = RawMessage { properties, headers: HeaderMap::new(), body: meta.encode().into() };
+        let options = PublishOptions { mandatory: false, ..PublishOptions::default() };
+        match self.publisher.publish(&Route::queue(caller.queue), message, options).await {
+            Ok(()) => {}
+            Err(err) if *err.kind() == BrokerErrorKind::Unroutable => {}
+            Err(err) => {
+                return Err(BackendError::new(BackendErrorKind::Connect, "sending a result").caused_by(err));
+            }
+        }
+        if meta.status.is_ready() {
+            self.lock().remove(&meta.task_id);
+        }
+        Ok(())
+    }
+}
+
+fn done<'a>() -> Answer<'a, ()> {
+    Box::pin(std::future::ready(Ok(())))
+}
+
+impl ResultBackend for RpcBackend {
+    fn called(&self, id: &TaskId, properties: &Properties) {
+        let Some(queue) = properties.reply_to.clone().filter(|queue| !queue.is_empty()) else { return };
+        let correlation_id = properties.correlation_id.clone().unwrap_or_else(|| id.to_string());
+        let mut calls = self.lock();
+        if calls.len() < CALLS {
+            calls.insert(id.clone(), Caller { queue, correlation_id });
+        } else {
+            tracing::warn!(%id, "too many calls wait for their result: this one's goes nowhere");
+        }
+    }
+
+    fn store_many<'a>(&'a self, metas: &'a [ResultMeta]) -> Answer<'a, ()> {
+        Box::pin(async move {
+            for sent in futures_util::future::join_all(metas.iter().map(|meta| self.send(meta))).await {
+                sent?;
+            }
+            Ok(())
+        })
+    }
+
+    fn get<'a>(&'a self, _id: &'a TaskId) -> Answer<'a, Option<ResultMeta>> {
+        unsupported(READING)
+    }
+
+    fn get_many<'a>(&'a self, _ids: &'a [TaskId]) -> Answer<'a, Vec<Option<ResultMeta>>> {
+        unsupported(READING)
+    }
+
+    fn watch<'a>(&'a self, _id: &'a TaskId) -> Answer<'a, BoxStream<'static, ResultMeta>> {
+        unsupported(READING)
+    }
+
+    fn forget<'a>(&'a self, id: &'a TaskId) -> Answer<'a, ()> {
+        self.lock().remove(id);
+        done()
+    }
+
+    fn store_group<'a>(&'a self, _group: &'a ResultTuple) -> Answer<'a, ()> {
+        unsupported(READING)
+    }
+
+    fn get_group<'a>(&'a self, _id: &'a GroupId) -> Answer<'a, Option<ResultTuple>> {
+        unsupported(READING)
+    }
+
+    fn forget_group<'a>(&'a self, _id: &'a GroupId) -> Answer<'a, ()> {
+        done()
+    }
+
+    fn chord_start<'a>(&'a self, _group: &'a GroupId, _size: u64) -> Answer<'a, ()> {
+        unsupported(CHORDS)
+    }
+
+    fn chord_grow<'a>(&'a self, _group: &'a GroupId, _by: i64) -> Answer<'a, ()> {
+        unsupported(CHORDS)
+    }
+
+    fn chord_part<'a>(&'a self, _part: &'a ChordPart) -> Answer<'a, ChordProgress> {
+        unsupported(CHORDS)
+    }
+
+    fn chord_results<'a>(&'a self, _group: &'a GroupId) -> Answer<'a, Vec<ChordMember>> {
+        unsupported(CHORDS)
+    }
+
+    fn chord_extend<'a>(&'a self, _claim: &'a ChordClaim, _seconds: u64) -> Answer<'a, bool> {
+        unsupported(CHORDS)
+    }
+
+    fn chord_done<'a>(&'a self, _claim: &'a ChordClaim) -> Answer<'a, ()> {
+        unsupported(CHORDS)
+    }
+
+    fn chord_abort<'a>(&'a self, _group: &'a GroupId) -> Answer<'a, ()> {
+        unsupported(CHORDS)
+    }
+
+    fn ping(&self) -> Answer<'_, ()> {
+        done()
+    }
+
+    fn name(&self) -> &'static str {
+        "rpc"
+    }
+}
