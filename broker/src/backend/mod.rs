@@ -38,6 +38,11 @@ pub trait ResultBackend: fmt::Debug + Send + Sync + 'static {
         let _ = (id, properties);
     }
 
+    /// Another process has answered the call.
+    fn answered(&self, id: &TaskId) {
+        let _ = id;
+    }
+
     /// Stores the state of a task. A stored SUCCESS is never overwritten; everything else is.
     fn store<'a>(&'a self, meta: &'a ResultMeta) -> Answer<'a, ()> {
         self.store_many(std::slice::from_ref(meta))

@@ -82,6 +82,10 @@ impl ResultBackend for RpcBackend {
         }
     }
 
+    fn answered(&self, id: &TaskId) {
+        self.lock().remove(id);
+    }
+
     fn store_many<'a>(&'a self, metas: &'a [ResultMeta]) -> Answer<'a, ()> {
         Box::pin(async move {
             for sent in futures_util::future::join_all(metas.iter().map(|meta| self.send(meta))).await {
