@@ -34,7 +34,7 @@ servers: deps ## start a private RabbitMQ and Redis, print their addresses, stay
 test: web ## run all tests, against real servers, real Python peers and a real browser (T=name: only those)
 	@$(SCRIPTS)/deps.sh browser manifests
 	@$(SCRIPTS)/manifests.sh tools
-	cargo build --workspace --bins
+	cargo build --workspace --bins --examples
 	@$(SCRIPTS)/test.sh $(if $(T),--workspace $(T))
 
 interop: web ## the end-to-end tests against Python Celery and Flower, and 500 random canvases on mixed workers (TREES=n)

@@ -15,6 +15,7 @@ async fn check(example: &str, last_lines: &[&str]) {
 async fn check_on(broker: &str, backend: &str, example: &str, last_lines: &[&str]) {
     let here = std::env::current_exe().unwrap();
     let path = here.ancestors().nth(2).unwrap().join("examples").join(example);
+    assert!(path.exists(), "{} is not built: `cargo build --examples` does that", path.display());
     let mut command = Command::new(&path);
     command.env("CELERY_BROKER_URL", broker).env("CELERY_RESULT_BACKEND", backend).kill_on_drop(true);
     let output = tokio::time::timeout(Duration::from_secs(60), command.output());
