@@ -591,3 +591,18 @@ async fn chords_of_any_order_with_any_duplicates_are_claimed_once() {
     }
     celery.close().await;
 }
+
+/// A chord that is called again has the same ids, and a fast worker may end its first member before the caller has said
+/// that it begins anew.
+#[tokio::test]
+async fn a_chord_that_is_called_again_loses_no_early_member() {
+    let celery = client(&Redis::shared().await.database());
+    let (backend, group) = (celery.backend(), GroupId::parse("again").unwrap());
+    for _ in 0..2 {
+        backend.chord_part(&part(&group, "a", Some(0), "1")).await.unwrap();
+        backend.chord_start(&group, 2).await.unwrap();
+        let claim = claimed(backend.chord_part(&part(&group, "b", Some(1), "2")).await.unwrap());
+        backend.chord_done(&claim).await.unwrap();
+    }
+    celery.close().await;
+}

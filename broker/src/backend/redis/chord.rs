@@ -22,16 +22,22 @@ use crate::error::{BackendError, BackendErrorKind};
 const DONE_SECONDS: u64 = 300;
 
 /// KEYS: results, total diff, size, seen, group, claim. ARGV: who (`id:index`), result, index, seconds to live, seconds to
-/// claim, token. Answers {code, counted, total}: -1 late, 0 waiting, 1 claimed, 2 taken; a total of -1 is not known yet.
+/// claim, token, seconds for the mark. Answers {code, counted, total}: -1 late, 0 waiting, 1 claimed, 2 taken; a total of -1
+/// is not known yet.
+///
+/// What comes after the end of a chord is kept for a while: mostly it is a late duplicate, but it may be the first member of
+/// the same chord, called again, that has ended before its caller could say how many there are.
 static PART: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
 local results, diff, size, seen, group, claim = unpack(KEYS)
-if redis.call('GET', claim) == 'done' then
-  return {-1, 0, 0}
-end
 if redis.call('SADD', seen, ARGV[1]) == 1 then
   redis.call('ZADD', results, ARGV[3], ARGV[2])
+end
+if redis.call('GET', claim) == 'done' then
+  redis.call('EXPIRE', results, ARGV[7])
+  redis.call('EXPIRE', seen, ARGV[7])
+  return {-1, 0, 0}
 end
 local counted = redis.call('ZCARD', results)
 local ttl = tonumber(ARGV[4])
@@ -127,7 +133,7 @@ impl Store {
         let fill = |command: &mut Cmd| {
             command.arg(6).arg(&[&results, &total_diff, &size, &seen, &group, &claim]);
             command.arg(&who).arg(&member).arg(&index).arg(self.ttl);
-            command.arg(part.claim_seconds.max(1)).arg(&token);
+            command.arg(part.claim_seconds.max(1)).arg(&token).arg(DONE_SECONDS);
         };
         let answer: (i64, u64, i64) = self
             .connector
