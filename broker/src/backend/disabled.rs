@@ -3,10 +3,9 @@
 use celery_protocol::{GroupId, ResultMeta, ResultTuple, TaskId};
 use futures_util::stream::BoxStream;
 
-use super::{Answer, ChordClaim, ChordMember, ChordPart, ChordProgress, ResultBackend, unsupported};
+use super::{Answer, ResultBackend, unsupported};
 
 const READING: &str = "results are disabled (set result_backend)";
-const CHORDS: &str = "a chord needs a result backend (set result_backend)";
 
 /// Keeps nothing.
 #[derive(Debug, Clone, Copy, Default)]
@@ -47,34 +46,6 @@ impl ResultBackend for DisabledBackend {
 
     fn forget_group<'a>(&'a self, _id: &'a GroupId) -> Answer<'a, ()> {
         done()
-    }
-
-    fn chord_start<'a>(&'a self, _group: &'a GroupId, _size: u64) -> Answer<'a, ()> {
-        unsupported(CHORDS)
-    }
-
-    fn chord_grow<'a>(&'a self, _group: &'a GroupId, _by: i64) -> Answer<'a, ()> {
-        unsupported(CHORDS)
-    }
-
-    fn chord_part<'a>(&'a self, _part: &'a ChordPart) -> Answer<'a, ChordProgress> {
-        unsupported(CHORDS)
-    }
-
-    fn chord_results<'a>(&'a self, _group: &'a GroupId) -> Answer<'a, Vec<ChordMember>> {
-        unsupported(CHORDS)
-    }
-
-    fn chord_extend<'a>(&'a self, _claim: &'a ChordClaim, _seconds: u64) -> Answer<'a, bool> {
-        unsupported(CHORDS)
-    }
-
-    fn chord_done<'a>(&'a self, _claim: &'a ChordClaim) -> Answer<'a, ()> {
-        unsupported(CHORDS)
-    }
-
-    fn chord_abort<'a>(&'a self, _group: &'a GroupId) -> Answer<'a, ()> {
-        unsupported(CHORDS)
     }
 
     fn ping(&self) -> Answer<'_, ()> {

@@ -38,7 +38,7 @@ pub trait ResultBackend: fmt::Debug + Send + Sync + 'static {
         let _ = (id, properties);
     }
 
-    /// Another process has answered the call.
+    /// The call's message is settled: no more states follow, unless it comes again.
     fn answered(&self, id: &TaskId) {
         let _ = id;
     }
@@ -74,25 +74,46 @@ pub trait ResultBackend: fmt::Debug + Send + Sync + 'static {
     fn forget_group<'a>(&'a self, id: &'a GroupId) -> Answer<'a, ()>;
 
     /// A producer is about to send the last header task of a chord of `size` results.
-    fn chord_start<'a>(&'a self, group: &'a GroupId, size: u64) -> Answer<'a, ()>;
+    fn chord_start<'a>(&'a self, group: &'a GroupId, size: u64) -> Answer<'a, ()> {
+        let _ = (group, size);
+        unsupported(CHORDS)
+    }
 
     /// A running chord gets one more member.
-    fn chord_grow<'a>(&'a self, group: &'a GroupId, by: i64) -> Answer<'a, ()>;
+    fn chord_grow<'a>(&'a self, group: &'a GroupId, by: i64) -> Answer<'a, ()> {
+        let _ = (group, by);
+        unsupported(CHORDS)
+    }
 
     /// A header task has ended. Whoever gets [`ChordProgress::Claimed`] must send the body.
-    fn chord_part<'a>(&'a self, part: &'a ChordPart) -> Answer<'a, ChordProgress>;
+    fn chord_part<'a>(&'a self, part: &'a ChordPart) -> Answer<'a, ChordProgress> {
+        let _ = part;
+        unsupported(CHORDS)
+    }
 
     /// The results of a chord's header, in order.
-    fn chord_results<'a>(&'a self, group: &'a GroupId) -> Answer<'a, Vec<ChordMember>>;
+    fn chord_results<'a>(&'a self, group: &'a GroupId) -> Answer<'a, Vec<ChordMember>> {
+        let _ = group;
+        unsupported(CHORDS)
+    }
 
     /// Keeps the claim on a chord's body for longer; `false`: it was lost, somebody else sends the body.
-    fn chord_extend<'a>(&'a self, claim: &'a ChordClaim, seconds: u64) -> Answer<'a, bool>;
+    fn chord_extend<'a>(&'a self, claim: &'a ChordClaim, seconds: u64) -> Answer<'a, bool> {
+        let _ = (claim, seconds);
+        unsupported(CHORDS)
+    }
 
     /// The body is sent: forgets the header's results and leaves a mark for late duplicates.
-    fn chord_done<'a>(&'a self, claim: &'a ChordClaim) -> Answer<'a, ()>;
+    fn chord_done<'a>(&'a self, claim: &'a ChordClaim) -> Answer<'a, ()> {
+        let _ = claim;
+        unsupported(CHORDS)
+    }
 
     /// The body cannot be sent: nobody else shall try.
-    fn chord_abort<'a>(&'a self, group: &'a GroupId) -> Answer<'a, ()>;
+    fn chord_abort<'a>(&'a self, group: &'a GroupId) -> Answer<'a, ()> {
+        let _ = group;
+        unsupported(CHORDS)
+    }
 
     /// Whether the backend answers.
     fn ping(&self) -> Answer<'_, ()>;
@@ -186,6 +207,10 @@ pub struct ChordMember {
     /// The value, or the exception.
     pub result: Box<RawValue>,
 }
+
+/// What backends that do not keep results say of chords.
+const CHORDS: &str =
+    "a chord needs a result backend that keeps results, such as redis:// (set result_backend)";
 
 fn unsupported<T>(what: &str) -> Answer<'static, T>
 where

@@ -8,14 +8,13 @@ use celery_protocol::message::HeaderMap;
 use celery_protocol::{GroupId, Properties, RawMessage, ResultMeta, ResultTuple, TaskId};
 use futures_util::stream::BoxStream;
 
-use super::{Answer, ChordClaim, ChordMember, ChordPart, ChordProgress, ResultBackend, unsupported};
+use super::{Answer, ResultBackend, unsupported};
 use crate::amqp::{PublishOptions, Publisher, Route};
 use crate::error::{BackendError, BackendErrorKind, BrokerErrorKind};
 
 const READING: &str = "results over rpc:// go to the client that called: nobody else can read them";
-const CHORDS: &str = "a chord needs a result backend that keeps results, such as redis://";
 
-/// Calls whose caller is remembered. One call is remembered until its final state is sent.
+/// Calls whose caller is remembered, each until its message is settled.
 const CALLS: usize = 100_000;
 
 /// Sends results to callers.
@@ -30,6 +29,8 @@ pub(crate) struct RpcBackend {
 struct Caller {
     queue: String,
     correlation_id: String,
+    /// Messages of this call that are not settled: a retry may arrive before the first one is.
+    messages: u32,
 }
 
 impl RpcBackend {
@@ -53,16 +54,11 @@ impl RpcBackend {
         let message = RawMessage { properties, headers: HeaderMap::new(), body: meta.encode().into() };
         let options = PublishOptions { mandatory: false, ..PublishOptions::default() };
         match self.publisher.publish(&Route::queue(caller.queue), message, options).await {
-            Ok(()) => {}
-            Err(err) if *err.kind() == BrokerErrorKind::Unroutable => {}
-            Err(err) => {
-                return Err(BackendError::new(BackendErrorKind::Connect, "sending a result").caused_by(err));
-            }
+            Ok(()) => Ok(()),
+            // The caller is gone.
+            Err(err) if *err.kind() == BrokerErrorKind::Unroutable => Ok(()),
+            Err(err) => Err(BackendError::new(BackendErrorKind::Connect, "sending a result").caused_by(err)),
         }
-        if meta.status.is_ready() {
-            self.lock().remove(&meta.task_id);
-        }
-        Ok(())
     }
 }
 
@@ -75,15 +71,22 @@ impl ResultBackend for RpcBackend {
         let Some(queue) = properties.reply_to.clone().filter(|queue| !queue.is_empty()) else { return };
         let correlation_id = properties.correlation_id.clone().unwrap_or_else(|| id.to_string());
         let mut calls = self.lock();
-        if calls.len() < CALLS {
-            calls.insert(id.clone(), Caller { queue, correlation_id });
+        if let Some(caller) = calls.get_mut(id) {
+            caller.messages += 1;
+        } else if calls.len() < CALLS {
+            calls.insert(id.clone(), Caller { queue, correlation_id, messages: 1 });
         } else {
             tracing::warn!(%id, "too many calls wait for their result: this one's goes nowhere");
         }
     }
 
     fn answered(&self, id: &TaskId) {
-        self.lock().remove(id);
+        let mut calls = self.lock();
+        let Some(caller) = calls.get_mut(id) else { return };
+        caller.messages -= 1;
+        if caller.messages == 0 {
+            calls.remove(id);
+        }
     }
 
     fn store_many<'a>(&'a self, metas: &'a [ResultMeta]) -> Answer<'a, ()> {
@@ -107,8 +110,7 @@ impl ResultBackend for RpcBackend {
         unsupported(READING)
     }
 
-    fn forget<'a>(&'a self, id: &'a TaskId) -> Answer<'a, ()> {
-        self.lock().remove(id);
+    fn forget<'a>(&'a self, _id: &'a TaskId) -> Answer<'a, ()> {
         done()
     }
 
@@ -122,34 +124,6 @@ impl ResultBackend for RpcBackend {
 
     fn forget_group<'a>(&'a self, _id: &'a GroupId) -> Answer<'a, ()> {
         done()
-    }
-
-    fn chord_start<'a>(&'a self, _group: &'a GroupId, _size: u64) -> Answer<'a, ()> {
-        unsupported(CHORDS)
-    }
-
-    fn chord_grow<'a>(&'a self, _group: &'a GroupId, _by: i64) -> Answer<'a, ()> {
-        unsupported(CHORDS)
-    }
-
-    fn chord_part<'a>(&'a self, _part: &'a ChordPart) -> Answer<'a, ChordProgress> {
-        unsupported(CHORDS)
-    }
-
-    fn chord_results<'a>(&'a self, _group: &'a GroupId) -> Answer<'a, Vec<ChordMember>> {
-        unsupported(CHORDS)
-    }
-
-    fn chord_extend<'a>(&'a self, _claim: &'a ChordClaim, _seconds: u64) -> Answer<'a, bool> {
-        unsupported(CHORDS)
-    }
-
-    fn chord_done<'a>(&'a self, _claim: &'a ChordClaim) -> Answer<'a, ()> {
-        unsupported(CHORDS)
-    }
-
-    fn chord_abort<'a>(&'a self, _group: &'a GroupId) -> Answer<'a, ()> {
-        unsupported(CHORDS)
     }
 
     fn ping(&self) -> Answer<'_, ()> {

@@ -4,6 +4,7 @@
 mod support;
 
 mod backend;
+mod chords;
 mod consume;
 mod publish;
 mod send;

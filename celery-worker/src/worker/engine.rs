@@ -208,13 +208,7 @@ impl Engine {
             return settlement;
         }
         match &self.processes {
-            Some(processes) => {
-                let settlement = processes.run(self, job).await;
-                if settlement.steps.is_empty() {
-                    self.celery.backend().answered(job.request.id());
-                }
-                settlement
-            }
+            Some(processes) => processes.run(self, job).await,
             None if crashes::counted(job) => {
                 if let Some(settlement) = crashes::begin(self, job).await {
                     return settlement;

@@ -107,9 +107,11 @@ async fn results_over_rpc_go_to_the_caller_as_messages() {
         let mut events = Vec::new();
         let answer = loop {
             tokio::time::timeout(SOON, consumer.recv_many(&mut events, 1)).await.expect("an answer");
-            if let Some(ConsumerEvent::Delivery(delivery)) = events.pop() {
+            let Some(ConsumerEvent::Delivery(delivery)) = events.pop() else { continue };
+            if ResultMeta::decode(&delivery.raw.body).unwrap().status.is_ready() {
                 break delivery;
             }
+            delivery.token.ack();
         };
         assert_eq!(answer.raw.properties.correlation_id.as_deref(), Some(&*format!("call of {task}")));
         assert_eq!(answer.raw.properties.content_type.as_deref(), Some("application/json"));
