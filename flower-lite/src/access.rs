@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header;
+use actix_web::http::{Method, header};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{Error, HttpResponse};
@@ -101,19 +101,41 @@ impl Users {
     }
 }
 
-/// Lets a request through if its sender may come in. What machines ask for their own ends (`/healthcheck`, `/livez`,
-/// `/readyz`) is open, and so is `/metrics`, as in Flower.
+/// What is open to everybody: what machines ask for their own ends (`/healthcheck`, `/livez`, `/readyz`), and `/metrics`,
+/// as in Flower. The exact paths, and only to be read.
+#[derive(Clone, Debug, Default)]
+pub struct Open {
+    paths: Arc<[String]>,
+}
+
+impl Open {
+    /// What is open below each of `prefixes` (`""` or `/a/b`).
+    #[must_use]
+    pub fn below<'a>(prefixes: impl IntoIterator<Item = &'a str>) -> Open {
+        const OPEN: [&str; 4] = ["/healthcheck", "/livez", "/readyz", "/metrics"];
+        let paths = prefixes.into_iter().flat_map(|prefix| OPEN.map(|path| format!("{prefix}{path}")));
+        Open { paths: paths.collect() }
+    }
+
+    /// Whether nobody is asked who they are for this. `path` is the one that routes are found by, so without `%61`: what
+    /// is judged must be what is answered.
+    #[must_use]
+    pub fn allow(&self, method: &Method, path: &str) -> bool {
+        matches!(*method, Method::GET | Method::HEAD) && self.paths.iter().any(|open| open == path)
+    }
+}
+
+/// Lets a request through if its sender may come in, or what is asked for is [`Open`].
 ///
 /// # Errors
 /// None: who isn't let in gets an answer that says so.
 pub async fn only_users(
     users: Data<Users>,
+    open: Data<Open>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
-    let open = ["/healthcheck", "/livez", "/readyz", "/metrics"]
-        .iter()
-        .any(|end| request.path().ends_with(end) && !request.path().contains("/api/"));
+    let open = open.allow(request.method(), request.match_info().as_str());
     let authorization =
         request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
     if open || users.admit(authorization.as_deref()) {
@@ -155,6 +177,24 @@ mod tests {
         assert!(!users.admit(Some("Basic ???")));
         assert!(!users.admit(None));
         assert!(Users::default().admit(None), "nobody is asked");
+    }
+
+    #[test]
+    fn only_exact_paths_are_open_and_only_to_be_read() {
+        let open = Open::below(["", "/brokers/eu"]);
+        for (method, path, allowed) in [
+            (Method::GET, "/metrics", true),
+            (Method::HEAD, "/healthcheck", true),
+            (Method::GET, "/brokers/eu/readyz", true),
+            (Method::POST, "/metrics", false),
+            (Method::GET, "/brokers/us/metrics", false),
+            (Method::GET, "/metrics/", false),
+            (Method::GET, "/api/task/info/x/metrics", false),
+            (Method::GET, "/task/metrics", false),
+            (Method::GET, "/", false),
+        ] {
+            assert_eq!(open.allow(&method, path), allowed, "{method} {path}");
+        }
     }
 
     #[test]

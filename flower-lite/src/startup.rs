@@ -15,7 +15,7 @@ use celery_protocol::event::Event;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::{self, Users};
+use crate::access::{self, Open, Users};
 use crate::collector::{self, Input};
 use crate::config::Config;
 use crate::guard::{self, Hosts};
@@ -228,16 +228,20 @@ impl Application {
         let ServeOptions { address, prefix, hosts, users } = options;
         let listener = TcpListener::bind(address)?;
         let address = listener.local_addr()?;
+        for (path, _) in &mut monitors {
+            *path = routes::normal_prefix(&format!("{}{path}", prefix.trim_end_matches('/')));
+        }
+        let open = Open::below(monitors.iter().map(|(path, _)| &**path));
         let server = HttpServer::new(move || {
             let mut app = App::new()
                 .app_data(Data::new(hosts.clone()))
                 .app_data(Data::new(users.clone()))
+                .app_data(Data::new(open.clone()))
                 // The last one is asked first: whoever calls for another host is not even asked who they are.
                 .wrap(from_fn(access::only_users))
                 .wrap(from_fn(guard::only_own_hosts));
             for (path, monitor) in &monitors {
-                let prefix = format!("{}{path}", prefix.trim_end_matches('/'));
-                app = app.service(routes::scope(monitor.clone(), &prefix));
+                app = app.service(routes::scope(monitor.clone(), path));
             }
             app
         })

@@ -25,8 +25,9 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 
 /// The monitor as an actix scope under `prefix` (`""` or `/` for the root), to be mounted into any program.
 ///
-/// Pages, their assets, `/api/v2`, `/healthcheck`, `/livez`, `/readyz` and `/metrics`; all of it read-only. The program
-/// that mounts it decides who may see it.
+/// Pages, their assets, `/api/v2`, `/healthcheck`, `/livez`, `/readyz` and `/metrics` to read, and Flower's API, which
+/// changes something if [`Control`](crate::access::Control) says that it may. The program that mounts it decides who may
+/// come in.
 #[must_use]
 pub fn scope(monitor: Monitor, prefix: &str) -> Scope {
     let prefix = normal_prefix(prefix);
@@ -88,7 +89,7 @@ async fn no_such_api(request: actix_web::HttpRequest) -> Result<HttpResponse, Pr
 }
 
 /// `""` for the root, else with a slash in front and none behind.
-fn normal_prefix(prefix: &str) -> String {
+pub(crate) fn normal_prefix(prefix: &str) -> String {
     let prefix = prefix.trim_matches('/');
     if prefix.is_empty() { String::new() } else { format!("/{prefix}") }
 }

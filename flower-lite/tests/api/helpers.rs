@@ -66,9 +66,14 @@ impl TestMonitor {
 
 /// Serves `monitor`; gives its address, and what ends it when dropped.
 pub(crate) fn serve(monitor: Monitor, prefix: &str) -> (String, oneshot::Sender<()>) {
+    serve_to(monitor, prefix, Users::default())
+}
+
+/// The same, to these users only.
+pub(crate) fn serve_to(monitor: Monitor, prefix: &str, users: Users) -> (String, oneshot::Sender<()>) {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let (prefix_of, hosts) = (prefix.to_owned(), Hosts::Loopback(Vec::new()));
-    let options = ServeOptions { address, prefix: prefix_of, hosts, users: Users::default() };
+    let options = ServeOptions { address, prefix: prefix_of, hosts, users };
     let application = Application::build(monitor, options).expect("a free port");
     let base = format!("http://{}{prefix}", application.address());
     let (stop, stopped) = oneshot::channel::<()>();

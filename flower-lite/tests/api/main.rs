@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "a test that can't go on ends")]
 
+mod access;
 mod flower;
 mod helpers;
 mod history;
