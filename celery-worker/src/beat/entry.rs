@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::crontab::{Crontab, Fields};
 use super::schedule::Schedule;
+use super::solar::{Solar, SolarError};
 
 /// A periodic task.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +42,18 @@ impl Entry {
     pub fn crontab<O>(name: &str, columns: &str, call: Sig<O>) -> Result<Entry, EntryError> {
         match Crontab::from_columns(columns) {
             Ok(crontab) => Entry::new(name, Schedule::Crontab(Box::new(crontab)), call),
+            Err(error) => Err(EntryError { entry: name.to_owned(), problem: format!("schedule: {error}") }),
+        }
+    }
+
+    /// A task that runs with the sun: `event` is one of Celery's words, `sunrise` or `dusk_civil`; latitude and longitude are
+    /// in degrees, north and east are positive.
+    ///
+    /// # Errors
+    /// The call could not be built, or there is no such event or place.
+    pub fn solar<O>(name: &str, event: &str, lat: f64, lon: f64, call: Sig<O>) -> Result<Entry, EntryError> {
+        match event.parse().and_then(|event| Solar::new(event, lat, lon)) {
+            Ok(solar) => Entry::new(name, Schedule::Solar(solar), call),
             Err(error) => Err(EntryError { entry: name.to_owned(), problem: format!("schedule: {error}") }),
         }
     }
@@ -94,6 +107,15 @@ struct Written {
     relative: bool,
     #[serde(default = "yes")]
     enabled: bool,
+}
+
+/// An event of the sun.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenSolar {
+    solar: String,
+    lat: f64,
+    lon: f64,
 }
 
 /// A crontab in keyword form.
@@ -159,7 +181,7 @@ fn entry(name: &str, written: Written) -> Result<Entry, String> {
     Ok(Entry { name: name.to_owned(), schedule, signature })
 }
 
-/// Seconds, `"30s"`, `"*/5 * * * *"`, or `{ minute = "*/5", … }`.
+/// Seconds, `"30s"`, `"*/5 * * * *"`, `{ minute = "*/5", … }`, or `{ solar = "sunset", lat = …, lon = … }`.
 fn schedule(written: &Value, relative: bool) -> Result<Schedule, String> {
     let every = |every: Duration| {
         if every.is_zero() {
@@ -180,6 +202,14 @@ fn schedule(written: &Value, relative: bool) -> Result<Schedule, String> {
             Some(interval) => every(interval),
             None => crontab(Crontab::from_columns(text)),
         },
+        Value::Object(table) if table.contains_key("solar") => {
+            let problem = |err: String| format!("schedule: {err}");
+            let written: WrittenSolar =
+                serde_json::from_value(written.clone()).map_err(|err| problem(err.to_string()))?;
+            let event = written.solar.parse().map_err(|err: SolarError| problem(err.to_string()))?;
+            let solar = Solar::new(event, written.lat, written.lon);
+            Ok(Schedule::Solar(solar.map_err(|err| problem(err.to_string()))?))
+        }
         Value::Object(_) => {
             let written: WrittenCrontab =
                 serde_json::from_value(written.clone()).map_err(|err| format!("schedule: {err}"))?;
@@ -196,7 +226,7 @@ fn schedule(written: &Value, relative: bool) -> Result<Schedule, String> {
             }))
         }
         _ => {
-            Err("schedule: expected seconds, a duration, a crontab line, or a table of crontab fields"
+            Err("schedule: expected seconds, a duration, a crontab line, a table of crontab fields, or `solar` with `lat` and `lon`"
                 .to_owned())
         }
     }
@@ -220,6 +250,9 @@ mod tests {
         let crontab = Schedule::Crontab(Box::new(Crontab::from_columns("*/5 3 * * *").unwrap()));
         assert_eq!(schedule(json!("*/5 3 * * *")), crontab);
         assert_eq!(schedule(json!({"minute": "*/5", "hour": 3})), crontab);
+        let sunset = json!({"solar": "sunset", "lat": -37.8, "lon": 145});
+        let event = super::super::solar::Event::Sunset;
+        assert_eq!(schedule(sunset), Schedule::Solar(Solar::new(event, -37.8, 145.0).unwrap()));
         let aligned = one(json!({"task": "t", "schedule": 10, "relative": true})).unwrap().schedule;
         assert_eq!(aligned, Schedule::Rounded(Duration::from_secs(10)));
     }
@@ -243,6 +276,9 @@ mod tests {
             (json!({"task": "t", "schedule": 0}), "would never end"),
             (json!({"task": "t", "schedule": "* * * *"}), "five columns"),
             (json!({"task": "t", "schedule": {"second": 1}}), "unknown field `second`"),
+            (json!({"task": "t", "schedule": {"solar": "noon", "lat": 1, "lon": 2}}), "no event \"noon\""),
+            (json!({"task": "t", "schedule": {"solar": "sunset", "lat": 1}}), "missing field `lon`"),
+            (json!({"task": "t", "schedule": {"solar": "sunset", "lat": 91, "lon": 2}}), "no latitude"),
             (json!({"task": "t", "schedule": 1, "arg": []}), "unknown field `arg`"),
             (json!({"task": "", "schedule": 1}), "task name"),
         ] {

@@ -1,13 +1,14 @@
 //! Periodic tasks: [`Beat`], the scheduler behind `celery-beat`.
 //!
-//! [`entry`] is one periodic task, as it is written in a schedule; [`schedule`] and [`crontab`] say when it is due; [`plan`]
-//! knows what is due now. Alone on its schedule a beat remembers its runs in a file ([`store`]); several share one through
+//! [`entry`] is one periodic task, as it is written in a schedule; [`schedule`], [`crontab`] and [`solar`] say when it is due;
+//! [`plan`] knows what is due now. Alone on its schedule a beat remembers its runs in a file ([`store`]); several share one through
 //! Redis, and one of them leads (`shared`).
 
 pub mod crontab;
 pub mod entry;
 pub mod plan;
 pub mod schedule;
+pub mod solar;
 pub mod store;
 
 mod send;

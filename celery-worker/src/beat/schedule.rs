@@ -5,11 +5,12 @@ use std::time::{Duration, SystemTime};
 use celery_protocol::zone::Zone;
 
 use super::crontab::Crontab;
+use super::solar::Solar;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// When a task is due.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Schedule {
     /// A fixed time after the last run.
@@ -19,6 +20,8 @@ pub enum Schedule {
     Rounded(Duration),
     /// At the minutes that match.
     Crontab(Box<Crontab>),
+    /// With the sun.
+    Solar(Solar),
 }
 
 impl Schedule {
@@ -29,6 +32,7 @@ impl Schedule {
             Schedule::Every(every) => last_run.checked_add(*every),
             Schedule::Rounded(every) => rounded(last_run, *every, zone),
             Schedule::Crontab(crontab) => crontab.next_after(last_run, zone),
+            Schedule::Solar(solar) => solar.next_after(last_run),
         }
     }
 }

@@ -13,7 +13,7 @@ use super::entry::Entry;
 const BEAT_HEADER: &str = "celery_beat_task";
 /// When the tick was due: with the entry's name it tells ticks apart.
 const DUE_HEADER: &str = "celery_beat_due";
-/// On a tick that may have been sent before, by a beat that was lost while it sent it.
+/// On a tick that may have been sent before: the broker did not say, or the beat that sent it was lost.
 const AGAIN_HEADER: &str = "celery_beat_again";
 
 /// Whether a message with these headers may have been sent before.
@@ -50,8 +50,8 @@ enum TickError {
     Broker(#[from] BrokerError),
 }
 
-/// Sends an entry's call and waits for the broker's word; under a new id unless one is given.
-pub(super) async fn send(celery: &Celery, entry: &Entry, identity: Option<&Identity>) -> Sent {
+/// Sends an entry's call and waits for the broker's word.
+pub(super) async fn send(celery: &Celery, entry: &Entry, identity: &Identity) -> Sent {
     let name = &entry.name;
     match attempt(celery, &entry.signature, identity).await {
         Ok(id) => {
@@ -73,17 +73,15 @@ pub(super) async fn send(celery: &Celery, entry: &Entry, identity: Option<&Ident
 async fn attempt(
     celery: &Celery,
     signature: &Signature,
-    identity: Option<&Identity>,
+    identity: &Identity,
 ) -> Result<Option<TaskId>, TickError> {
     let mut signature = signature.clone();
     let mut headers: Map<String, Value> = signature.options.read("headers")?.unwrap_or_default();
     headers.insert(BEAT_HEADER.to_owned(), Value::Bool(true));
-    if let Some(identity) = identity {
-        signature.options.set("task_id", &identity.id);
-        headers.insert(DUE_HEADER.to_owned(), WireTime::from(identity.due).isoformat().into());
-        if identity.again {
-            headers.insert(AGAIN_HEADER.to_owned(), Value::Bool(true));
-        }
+    signature.options.set("task_id", &identity.id);
+    headers.insert(DUE_HEADER.to_owned(), WireTime::from(identity.due).isoformat().into());
+    if identity.again {
+        headers.insert(AGAIN_HEADER.to_owned(), Value::Bool(true));
     }
     signature.options.set("headers", &headers);
     let plan = celery.plan(Canvas::Task(signature.clone()), Call::default())?;

@@ -74,6 +74,8 @@ enum Over {
     Lost,
     /// The store does not answer.
     Store(BackendError),
+    /// The broker has taken nothing for as long as a lease lasts.
+    NoBroker,
 }
 
 impl From<BackendError> for Over {
@@ -128,6 +130,17 @@ impl Shared {
                         Err(Over::Store(error)) => {
                             tracing::error!(%error, "beat: the schedule's state cannot be reached")
                         }
+                        Err(Over::NoBroker) => {
+                            tracing::error!(
+                                schedule = self.name,
+                                "beat: The broker has taken nothing for {:?}; another beat may lead",
+                                self.lease
+                            );
+                            self.give_up().await;
+                            // The others look at the lease twice before this one does again.
+                            self.pause(self.lease / 2, stop).await;
+                            continue;
+                        }
                     }
                 }
                 Ok(false) if !waiting => {
@@ -142,6 +155,10 @@ impl Shared {
             }
             self.pause(self.lease / 4, stop).await;
         }
+        self.give_up().await;
+    }
+
+    async fn give_up(&self) {
         if let Err(error) = self.fenced.release(self.hold()).await {
             tracing::warn!(%error, "beat: the lease could not be given up; it ends by itself");
         }
@@ -252,7 +269,7 @@ impl Shared {
     }
 
     /// Claims a tick and sends it, until the broker has taken or refused it. False if `stop` came first: if it was claimed,
-    /// the next leader sends it.
+    /// the next leader sends it. Whoever finds no broker for as long as a lease lasts leads no more: another may find one.
     async fn deliver(
         &mut self,
         leader: &mut Leader,
@@ -261,11 +278,12 @@ impl Shared {
         claim: &Record,
         stop: &CancellationToken,
     ) -> Result<bool, Over> {
+        let begin = self.now();
         loop {
             // The connection first, then the claim: whoever is frozen in between finds the connection closed.
             if let Ok(pinned) = self.celery.pinned() {
                 self.write(leader, &entry.name, claim).await?;
-                match send(&pinned, entry, Some(&identity)).await {
+                match send(&pinned, entry, &identity).await {
                     Sent::Confirmed | Sent::Refused => {
                         self.unreported.insert(identity.id);
                         return Ok(true);
@@ -274,6 +292,10 @@ impl Shared {
                 }
             } else if !self.fenced.hold(self.hold()).await? {
                 return Err(Over::Lost);
+            }
+            // A clock that was put back only makes it wait for longer.
+            if self.now().duration_since(begin).unwrap_or_default() >= self.lease {
+                return Err(Over::NoBroker);
             }
             if self.pause(RETRY, stop).await {
                 return Ok(false);
@@ -402,10 +424,15 @@ mod tests {
         }
 
         fn beat(&self) -> (Running, CancellationToken) {
+            self.beat_of(&self.celery)
+        }
+
+        /// A beat whose messages go this way.
+        fn beat_of(&self, celery: &Celery) -> (Running, CancellationToken) {
             let table = json!({"second": {"task": "t.second", "schedule": 1}});
             let own = entry::read(table.as_object().unwrap()).unwrap();
             let (fenced, name) = (Arc::new(self.fenced.clone()), "s".to_owned());
-            let mut shared = Shared::new(&self.celery, fenced, name, LEASE, own, Zone::utc());
+            let mut shared = Shared::new(celery, fenced, name, LEASE, own, Zone::utc());
             shared.sleep = self.hands.sleep();
             let stop = CancellationToken::new();
             let stopped = stop.clone();
@@ -474,6 +501,21 @@ mod tests {
         drop(one);
         world.pass(200, &mut [&mut two]);
         assert_ticks(&world.sent(), 300);
+    }
+
+    #[tokio::test]
+    async fn a_leader_without_a_broker_lets_another_lead() {
+        let world = World::new();
+        // Nobody answers there.
+        let away =
+            Celery::builder("test").broker("amqp://127.0.0.1:1").clock(world.hands.clock()).start().unwrap();
+        let ((mut one, _), (mut two, _)) = (world.beat_of(&away), world.beat());
+        world.pass(5, &mut [&mut one]);
+        world.pass(200, &mut [&mut one, &mut two]);
+        let sent = world.sent();
+        // One lease, and then what was due meanwhile, too.
+        assert_ticks(&sent, 205);
+        away.close().await;
     }
 
     #[tokio::test]

@@ -16,6 +16,8 @@ pub(crate) struct ClusterLimit {
     pub(crate) task: TaskName,
     pub(crate) pace: Pace,
     rate: RateLimit,
+    /// Remote control has changed it: what was booked at the old rate does not count.
+    changed: bool,
     /// The argument whose values are limited apart.
     per: Option<Argument>,
 }
@@ -55,7 +57,15 @@ impl ClusterLimit {
                 Err(_) => Argument::Name(argument.to_owned()),
             }),
         };
-        Ok(ClusterLimit { task, pace: Pace { interval, burst }, rate, per })
+        Ok(ClusterLimit { task, pace: Pace { interval, burst }, rate, changed: false, per })
+    }
+
+    /// The same limit at another rate, counted anew: all workers that are told so count together. At a rate of 0 it stays
+    /// as it is.
+    pub(crate) fn changed_to(&self, rate: RateLimit) -> ClusterLimit {
+        let Some(limiter) = Limiter::new(rate) else { return self.clone() };
+        let pace = Pace { interval: limiter.interval(), ..self.pace };
+        ClusterLimit { rate, pace, changed: true, ..self.clone() }
     }
 
     /// Under which the call is counted. A call without the argument is counted under the task alone.
@@ -70,10 +80,14 @@ impl ClusterLimit {
                 .find(|(key, _)| key.as_str() == name.as_str())
                 .map(|(_, value)| value.get()),
         };
+        let limit = match self.changed {
+            false => self.task.to_string(),
+            true => format!("{}@{}", self.task, self.pace.interval.as_micros()),
+        };
         match value {
-            None => self.task.to_string(),
-            Some(value) if value.len() <= 64 => format!("{}:{value}", self.task),
-            Some(value) => format!("{}:#{:016x}", self.task, fnv(value.as_bytes())),
+            None => limit,
+            Some(value) if value.len() <= 64 => format!("{limit}:{value}"),
+            Some(value) => format!("{limit}:#{:016x}", fnv(value.as_bytes())),
         }
     }
 

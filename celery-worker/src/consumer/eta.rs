@@ -69,11 +69,12 @@ impl<T> Heap<T> {
         Some(due.duration_since(now).unwrap_or(Duration::ZERO).min(RECHECK))
     }
 
-    /// Takes out every item for which `unwanted` holds, in no particular order.
+    /// Takes out every item for which `unwanted` holds, in the order in which they are due.
     pub(crate) fn take(&mut self, unwanted: impl Fn(&T) -> bool) -> Vec<T> {
-        let (out, keep): (Vec<_>, Vec<_>) =
+        let (mut out, keep): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.entries).into_iter().partition(|entry| unwanted(&entry.item));
         self.entries = keep.into();
+        out.sort_by(|one, other| other.cmp(one));
         out.into_iter().map(|entry| entry.item).collect()
     }
 

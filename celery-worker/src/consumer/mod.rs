@@ -66,6 +66,8 @@ pub(crate) struct Intake {
     finished: mpsc::Sender<Vec<Finished>>,
     held: Heap<Held>,
     limiters: HashMap<TaskName, Limiter>,
+    /// Limits over all workers, as remote control has left them.
+    paces: HashMap<TaskName, ClusterLimit>,
     prefetch: Prefetch,
     /// What was last asked of the broker.
     asked: u16,
@@ -116,6 +118,7 @@ impl Intake {
         let limiters = limiters.collect();
         Intake {
             asked: prefetch.target(),
+            paces: engine.cluster_limits.clone(),
             engine,
             consumer,
             queues,
@@ -272,7 +275,7 @@ impl Intake {
 
     /// Starts a job unless its task has a rate limit that says later.
     fn rate_limited(&mut self, job: Arc<Job>, now: SystemTime, ready: &mut Vec<Arc<Job>>) {
-        if let Some(limit) = self.engine.cluster_limits.get(job.request.task()) {
+        if let Some(limit) = self.paces.get(job.request.task()) {
             return self.book(job, limit);
         }
         match self.limiters.get_mut(job.request.task()) {
@@ -320,7 +323,7 @@ impl Intake {
 
     fn book_here(&mut self, task: &TaskName, now: SystemTime) -> SystemTime {
         if !self.fallbacks.contains_key(task) {
-            let local = self.engine.cluster_limits.get(task).and_then(ClusterLimit::local);
+            let local = self.paces.get(task).and_then(ClusterLimit::local);
             self.fallbacks.extend(local.map(|limiter| (task.clone(), limiter)));
         }
         self.fallbacks.get_mut(task).map_or(now, |limiter| limiter.book(now))

@@ -73,14 +73,30 @@ impl Intake {
                 let _ = reply.send(result);
             }
             Order::RateLimit(task, rate, reply) => {
-                match rate.and_then(Limiter::new) {
-                    Some(limiter) => drop(self.limiters.insert(task, limiter)),
-                    None => drop(self.limiters.remove(&task)),
-                }
+                self.limit(&task, rate);
                 let _ = reply.send(());
             }
             Order::Sweep(reply) => drop(reply.send(self.sweep().await)),
         }
+    }
+
+    /// Another limit, or none. A limit that holds over all workers goes on doing so; what waits for its turn gets a new one.
+    fn limit(&mut self, task: &TaskName, rate: Option<RateLimit>) {
+        match (self.engine.cluster_limits.get(task), rate) {
+            (Some(limit), Some(rate)) => drop(self.paces.insert(task.clone(), limit.changed_to(rate))),
+            (Some(_), None) => drop(self.paces.remove(task)),
+            (None, _) => match rate.and_then(Limiter::new) {
+                Some(limiter) => drop(self.limiters.insert(task.clone(), limiter)),
+                None => drop(self.limiters.remove(task)),
+            },
+        }
+        self.fallbacks.remove(task);
+        let waiting = self.held.take(|held| held.booked && held.job.request.task() == task);
+        let (now, mut ready) = (SystemTime::now(), Vec::new());
+        for held in waiting {
+            self.rate_limited(held.job, now, &mut ready);
+        }
+        self.engine.pool.start(ready);
     }
 
     async fn sweep(&mut self) -> Vec<TaskId> {

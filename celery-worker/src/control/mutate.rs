@@ -1,13 +1,13 @@
 //! Commands that change something: each goes to the owner of what it changes and answers with Celery's words.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use celery_broker::ExchangeSpec;
 use celery_broker::control::Revocation;
 use celery_protocol::control::{NewQueue, error_value, ok_value};
-use celery_protocol::{QueueName, ResultMeta, TaskId, TaskName, TaskState, TimeLimits, WireTime, repr};
+use celery_protocol::{QueueName, TaskId, TaskName, TimeLimits, repr};
 use serde_json::{Map, Value, json};
 
 use super::revocations;
@@ -15,7 +15,6 @@ use crate::consumer::Order;
 use crate::consumer::rate_limit;
 use crate::context::Interrupt;
 use crate::pool::Job;
-use crate::task::Failure;
 use crate::worker::engine::Engine;
 
 /// The most slots a pool grows to.
@@ -65,8 +64,8 @@ fn end(job: &Job, signal: Signal) {
     job.interrupts.raise(Interrupt::Terminated);
 }
 
-/// Revokes by id: what waits here is dropped, what runs is ended if `terminate` says so, and REVOKED is stored at once
-/// for what has not been run yet, so that whoever waits is told.
+/// Revokes by id: what waits here is dropped and stored as REVOKED, what runs is ended if `terminate` says so. Of what is
+/// neither here this worker can't know whether another one runs it: whoever takes its message drops and stores it.
 pub(super) async fn revoke(engine: &Engine, ids: &[String], terminate: Option<Signal>) -> Value {
     let now = SystemTime::now();
     let parsed: Vec<TaskId> = ids.iter().filter_map(|id| TaskId::parse(id.as_str()).ok()).collect();
@@ -80,19 +79,14 @@ pub(super) async fn revoke(engine: &Engine, ids: &[String], terminate: Option<Si
     revocations::keep(engine, &kept).await;
     tracing::info!(ids = ?parsed, ?terminate, "tasks revoked by remote control");
     let running = engine.pool.running();
-    let mut known: HashSet<&TaskId> = HashSet::new();
     let mut terminated = Vec::new();
     for job in running.iter().filter(|job| parsed.contains(job.request.id())) {
-        known.insert(job.request.id());
         if let Some(signal) = terminate {
             end(job, signal);
             terminated.push(job.request.id().to_string());
         }
     }
-    let swept = engine.order(Order::Sweep).await.unwrap_or_default();
-    let elsewhere: Vec<&TaskId> =
-        parsed.iter().filter(|id| !known.contains(id) && !swept.contains(id)).collect();
-    store_revoked(engine, &elsewhere, now).await;
+    engine.order(Order::Sweep).await;
     if terminate.is_some() {
         return match terminated.is_empty() {
             true => ok_value("terminate: tasks unknown"),
@@ -101,34 +95,6 @@ pub(super) async fn revoke(engine: &Engine, ids: &[String], terminate: Option<Si
     }
     let shown: Vec<String> = ids.iter().map(|id| repr::quoted(id, 256)).collect();
     ok_value(format!("tasks {} flagged as revoked", python_set(&shown)))
-}
-
-/// REVOKED for tasks that no worker has begun: only over a state that says so.
-async fn store_revoked(engine: &Engine, ids: &[&TaskId], now: SystemTime) {
-    let owned: Vec<TaskId> = ids.iter().map(|id| (*id).clone()).collect();
-    let backend = engine.celery.backend();
-    let states = match tokio::time::timeout(Duration::from_secs(3), backend.get_many(&owned)).await {
-        Ok(Ok(states)) => states,
-        Ok(Err(err)) => return tracing::warn!(%err, "REVOKED could not be stored"),
-        Err(_) => return tracing::warn!("REVOKED could not be stored in time"),
-    };
-    let failure = Failure::revoked("revoked");
-    let waiting = |state: &TaskState| {
-        matches!(state, TaskState::Pending | TaskState::Received | TaskState::Retry | TaskState::Rejected)
-    };
-    let metas: Vec<ResultMeta> = owned
-        .into_iter()
-        .zip(states)
-        .filter(|(_, meta)| meta.as_ref().is_none_or(|meta| waiting(&meta.status)))
-        .map(|(id, _)| {
-            let mut meta = ResultMeta::new(id, TaskState::Revoked, failure.exception().to_raw());
-            meta.date_done = Some(WireTime::from(now));
-            meta
-        })
-        .collect();
-    if let Err(err) = backend.store_many(&metas).await {
-        tracing::warn!(%err, "REVOKED could not be stored");
-    }
 }
 
 /// Revokes whatever carries one of the stamps.

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use celery_broker::{Celery, ConsumeOptions, Consumer, ConsumerEvent, QueueSpec};
 use celery_protocol::{Limits, Message, WireTime};
-use celery_testkit::{Program, wait};
+use celery_testkit::{Program, Rabbit, Redis, wait};
 use serde_json::json;
 
 use crate::stage::{SOON, Stage};
@@ -182,6 +182,36 @@ async fn a_worker_is_its_own_beat() {
     assert!(program.wait_exit(SOON).await.success(), "{}", program.log_tail());
     assert!(std::fs::read_to_string(&state).unwrap().contains("\"add\""));
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tick_keeps_its_id_over_its_tries() {
+    let rabbit = Rabbit::start().await;
+    let stage = Stage::on(rabbit.vhost("beat-tries").await, Redis::shared().await.database()).await;
+    let mut reader = Reader::new(&stage.celery);
+    let config = "publish_timeout = 0.5\n[beat_schedule.tick]\ntask = \"t.tick\"\nschedule = 0.5\n";
+    let beat = Beat::start(&stage, "tries", config, None);
+    reader.more(2).await;
+    rabbit.pause();
+    wait::until(SOON, "it is tried again", async || {
+        match beat.program.log().matches("is tried again").count() {
+            tries if tries >= 2 => Ok(()),
+            tries => Err(tries),
+        }
+    })
+    .await;
+    rabbit.resume();
+    let again = |message: &Message| message.headers.extra.contains_key("celery_beat_again");
+    reader.until("a message that says so", |seen| seen.iter().any(again)).await;
+    reader.more(2).await;
+    let mut ids: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for message in &reader.seen {
+        let due = message.headers.extra["celery_beat_due"].as_str().unwrap();
+        ids.entry(due).or_default().insert(message.headers.id.as_str());
+    }
+    assert!(ids.values().all(|ids| ids.len() == 1), "{ids:?}");
+    beat.program.term();
+    assert!(beat.program.wait_exit(SOON).await.success());
 }
 
 /// How far apart ticks are, and what a shared schedule is told.

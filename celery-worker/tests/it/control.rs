@@ -152,6 +152,25 @@ async fn a_revoked_task_is_dropped_and_a_terminated_one_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_runs_elsewhere_is_not_said_to_be_revoked() {
+    let stage = Stage::new("revoke-elsewhere").await;
+    let (one, two) = (stage.running().await, stage.running().await);
+    let running = stage.call("t.sleep", json!([60_000])).await;
+    wait::until(SOON, "it runs", async || match stage.witness.running.load(Ordering::SeqCst) {
+        1 => Ok(()),
+        n => Err(n),
+    })
+    .await;
+    let python = Python::new(&stage.broker, &stage.backend);
+    let call = format!("len(app.control.revoke('{running}', reply=True, timeout=5, limit=2))");
+    assert_eq!(ask(&python, &call).await, 2);
+    assert_eq!(stage.celery.backend().get(&running).await.unwrap(), None);
+    for worker in [one, two] {
+        worker.handle.stop_now();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_operator_changes_takes_effect() {
     let stage = Stage::new("mutate").await;
     let worker = stage.run(stage.worker().await.concurrency(1)).await;

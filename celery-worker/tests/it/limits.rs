@@ -8,7 +8,7 @@ use celery_broker::control::Destination;
 use celery_protocol::control::Command;
 use celery_protocol::{QueueName, TaskState};
 use celery_testkit::wait;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::stage::{SOON, Stage};
 
@@ -44,6 +44,52 @@ async fn a_limit_holds_over_all_workers_and_for_each_key() {
     two.stop().await;
 }
 
+/// The answer of the only worker.
+async fn ask(stage: &Stage, command: Command) -> Value {
+    let control = stage.celery.control();
+    let replies = control.call(&command, Destination::All, Duration::from_secs(2)).await.unwrap();
+    replies.into_iter().next().unwrap().value
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn remote_control_changes_a_limit_over_all_workers() {
+    let stage = Stage::new("cluster-changed").await;
+    let limit = |own: &mut celery_worker::Settings| own.cluster_limits = vec!["t.count=1/h".to_owned()];
+    let worker = stage.run(stage.worker().await.configure(limit)).await;
+    let change = async |rate: &str| {
+        let (task_name, rate_limit) = ("t.count".to_owned(), Some(rate.to_owned()));
+        ask(&stage, Command::RateLimit { task_name, rate_limit }).await
+    };
+    let call = async || stage.call("t.count", json!([])).await;
+    let runs = || stage.witness.runs.load(Ordering::SeqCst);
+    stage.end_of(&call().await).await;
+    let begin = Instant::now();
+    let held = [call().await, call().await, call().await];
+    wait::until(SOON, "they wait", async || match stage.depth("celery").await {
+        (0, 3) => Ok(()),
+        depth => Err(format!("{depth:?}")),
+    })
+    .await;
+    assert_eq!(runs(), 1);
+    assert_eq!(change("2/s").await, json!({"ok": "new rate limit set successfully"}));
+    for id in &held {
+        stage.end_of(id).await;
+    }
+    assert!(begin.elapsed() >= Duration::from_millis(900), "{:?}", begin.elapsed());
+    change("1/h").await;
+    stage.end_of(&call().await).await;
+    let held = call().await;
+    wait::until(SOON, "it waits", async || match stage.depth("celery").await {
+        (0, 1) => Ok(()),
+        depth => Err(format!("{depth:?}")),
+    })
+    .await;
+    assert_eq!(runs(), 5);
+    assert_eq!(change("0").await, json!({"ok": "rate limit disabled successfully"}));
+    stage.end_of(&held).await;
+    worker.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_limit_that_cannot_be_read_stops_the_start() {
     let stage = Stage::new("bad-limit").await;
@@ -77,11 +123,9 @@ async fn the_state_file_keeps_revocations_over_a_restart() {
     let worker = with_file(&stage).await;
     let message = stage.message("t.count", json!([]));
     stage.celery.control().revoke(std::slice::from_ref(&message.headers.id), false).await.unwrap();
-    wait::until(SOON, "the revocation arrives", async || {
-        match stage.celery.backend().get(&message.headers.id).await.unwrap() {
-            Some(meta) if meta.status == TaskState::Revoked => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
+    wait::until(SOON, "the revocation arrives", async || match ask(&stage, Command::Revoked).await {
+        known if known == json!([message.headers.id.as_str()]) => Ok(()),
+        known => Err(known),
     })
     .await;
     worker.stop().await;
@@ -110,11 +154,7 @@ async fn slots_follow_the_work() {
         n => Err(n),
     })
     .await;
-    let control = stage.celery.control();
-    let ask = async |command: Command| {
-        let replies = control.call(&command, Destination::All, Duration::from_secs(2)).await.unwrap();
-        replies.into_iter().next().unwrap().value
-    };
+    let ask = async |command: Command| ask(&stage, command).await;
     let autoscaler = ask(Command::Stats).await["autoscaler"].clone();
     assert_eq!(autoscaler, json!({"max": 3, "min": 1, "current": 3, "qty": 5}));
     let grown = ask(Command::Autoscale { max: Some(4), min: None }).await;
