@@ -37,7 +37,7 @@ pub struct Pace {
 
 /// Shared knowledge. Each operation is atomic.
 pub trait Cluster: fmt::Debug + Send + Sync + 'static {
-    /// Remembers revocations for `lifetime`.
+    /// Remembers revocations for `lifetime`, and no other one for less than it was told.
     fn revoke<'a>(&'a self, revocations: &'a [Revocation], lifetime: Duration) -> Answer<'a, ()>;
 
     /// What was revoked since then, oldest first.
@@ -91,9 +91,16 @@ pub struct MemoryCluster(Arc<Mutex<Known>>);
 
 #[derive(Debug, Default)]
 struct Known {
-    revoked: Vec<(SystemTime, Revocation)>,
+    revoked: Vec<Kept>,
     paces: HashMap<String, u64>,
     counts: HashMap<String, u64>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    at: SystemTime,
+    until: SystemTime,
+    what: Revocation,
 }
 
 impl MemoryCluster {
@@ -110,8 +117,13 @@ impl Cluster for MemoryCluster {
     fn revoke<'a>(&'a self, revocations: &'a [Revocation], lifetime: Duration) -> Answer<'a, ()> {
         let now = SystemTime::now();
         let mut known = self.lock();
-        known.revoked.retain(|(at, _)| now.duration_since(*at).unwrap_or_default() < lifetime);
-        known.revoked.extend(revocations.iter().map(|one| (now, one.clone())));
+        known.revoked.retain(|kept| kept.until > now);
+        for one in revocations {
+            let same = known.revoked.iter().position(|kept| kept.what == *one);
+            let before = same.map(|index| known.revoked.remove(index).until);
+            let until = now.checked_add(lifetime).max(before).unwrap_or(now);
+            known.revoked.push(Kept { at: now, until, what: one.clone() });
+        }
         let surplus = known.revoked.len().saturating_sub(MAX_REVOCATIONS);
         known.revoked.drain(..surplus);
         ready(())
@@ -119,7 +131,7 @@ impl Cluster for MemoryCluster {
 
     fn revoked_since(&self, since: SystemTime) -> Answer<'_, Vec<Revocation>> {
         let known = self.lock();
-        ready(known.revoked.iter().filter(|(at, _)| *at >= since).map(|(_, one)| one.clone()).collect())
+        ready(known.revoked.iter().filter(|kept| kept.at >= since).map(|kept| kept.what.clone()).collect())
     }
 
     fn book<'a>(&'a self, key: &'a str, pace: Pace) -> Answer<'a, Duration> {

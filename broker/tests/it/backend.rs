@@ -256,6 +256,31 @@ async fn revocations_are_kept_for_a_while_and_starts_are_paced() {
     .await;
 }
 
+/// The one with the shortest patience made all others forget.
+#[tokio::test]
+async fn each_revocation_is_kept_for_its_own_time() {
+    let revocation = |name: &str| [Revocation::Task(task(name))];
+    let hour = Duration::from_secs(3600);
+    let before = SystemTime::now() - Duration::from_secs(1);
+    on_each(async |backend| {
+        let cluster = backend.cluster().unwrap();
+        cluster.revoke(&revocation("long"), hour).await.unwrap();
+        cluster.revoke(&revocation("short"), Duration::ZERO).await.unwrap();
+        cluster.revoke(&revocation("long"), Duration::ZERO).await.unwrap();
+        assert_eq!(cluster.revoked_since(before).await.unwrap(), revocation("long"));
+    })
+    .await;
+    let database = Redis::shared().await.database();
+    let celery = client(&database);
+    let cluster = celery.cluster().unwrap();
+    cluster.revoke(&revocation("long"), hour).await.unwrap();
+    cluster.revoke(&revocation("short"), Duration::ZERO).await.unwrap();
+    let number = database.rsplit('/').next().unwrap();
+    let left = Redis::shared().await.cli(&["-n", number, "TTL", "celeriac:revoked"]).await;
+    assert!(left.trim().parse::<u64>().unwrap() > 3_000, "{left}");
+    celery.close().await;
+}
+
 #[tokio::test]
 async fn everything_that_is_stored_can_be_followed() {
     let celery = client(&Redis::shared().await.database());

@@ -1,6 +1,6 @@
 //! What workers know together, in Redis. Keys of ours: `<prefix>celeriac:revoked`, a sorted set by time of revocation,
-//! `<prefix>celeriac:pace:<key>`, in microseconds of Redis'
-//! clock, and `<prefix>celeriac:count:<key>`.
+//! `<prefix>celeriac:revoked-until`, the same by the time at which each is forgotten, `<prefix>celeriac:pace:<key>`, in
+//! microseconds of Redis' clock, and `<prefix>celeriac:count:<key>`.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -21,6 +21,33 @@ redis.call('SET', KEYS[1], string.format('%.0f', tat), 'PX', string.format('%.0f
 return string.format('%.0f', start - now)
 ";
 
+/// KEYS: revocations by their time, by their end. ARGV: now, end, seconds to live, how many are kept, revocations. Workers may
+/// keep revocations for different times: each has its own end, and none is forgotten before it.
+const REVOKE: &str = r"
+local revoked, ends = unpack(KEYS)
+for i = 5, #ARGV do
+  redis.call('ZADD', revoked, ARGV[1], ARGV[i])
+  local known = tonumber(redis.call('ZSCORE', ends, ARGV[i]) or '0')
+  if tonumber(ARGV[2]) > known then
+    redis.call('ZADD', ends, ARGV[2], ARGV[i])
+  end
+end
+local function forget(gone)
+  for _, one in ipairs(gone) do
+    redis.call('ZREM', revoked, one)
+    redis.call('ZREM', ends, one)
+  end
+end
+forget(redis.call('ZRANGEBYSCORE', ends, '-inf', '(' .. ARGV[1]))
+forget(redis.call('ZRANGE', revoked, 0, -ARGV[4] - 1))
+local ttl = tonumber(ARGV[3])
+for _, key in ipairs(KEYS) do
+  if redis.call('TTL', key) < ttl then
+    redis.call('EXPIRE', key, ttl)
+  end
+end
+";
+
 /// The longest time between two starts that the script counts with: ten years.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
 
@@ -29,11 +56,13 @@ pub(super) struct RedisCluster {
     connector: Connector,
     prefix: String,
     book: Script,
+    revoke: Script,
 }
 
 impl RedisCluster {
     pub(super) fn new(connector: Connector, prefix: &str) -> Self {
-        Self { connector, prefix: prefix.to_owned(), book: Script::new(BOOK) }
+        let (book, revoke) = (Script::new(BOOK), Script::new(REVOKE));
+        Self { connector, prefix: prefix.to_owned(), book, revoke }
     }
 
     fn counter(&self, key: &str) -> String {
@@ -61,20 +90,19 @@ impl Cluster for RedisCluster {
             if revocations.is_empty() {
                 return Ok(());
             }
-            let now = SystemTime::now();
-            let (key, oldest) = (self.revoked(), unix(now) - lifetime.as_secs_f64());
-            let surplus = -(i64::try_from(MAX_REVOCATIONS).unwrap_or(i64::MAX) + 1);
-            let mut pipe = redis::pipe();
-            pipe.atomic();
-            for one in revocations {
-                pipe.cmd("ZADD").arg(&key).arg(unix(now)).arg(one.encode()).ignore();
-            }
-            pipe.cmd("ZREMRANGEBYSCORE").arg(&key).arg("-inf").arg(format!("({oldest}")).ignore();
-            pipe.cmd("ZREMRANGEBYRANK").arg(&key).arg(0).arg(surplus).ignore();
-            pipe.cmd("EXPIRE").arg(&key).arg(lifetime.as_secs().max(1)).ignore();
+            let now = unix(SystemTime::now());
+            let end = now + lifetime.as_secs_f64();
+            let (key, ends) = (self.revoked(), format!("{}-until", self.revoked()));
+            let fill = |command: &mut redis::Cmd| {
+                command.arg(2).arg(&key).arg(&ends).arg(now).arg(end).arg(lifetime.as_secs().max(1));
+                command.arg(MAX_REVOCATIONS);
+                for one in revocations {
+                    command.arg(one.encode());
+                }
+            };
             self.connector
                 .run("keeping a revocation", async |mut connection| {
-                    pipe.query_async::<()>(&mut connection).await
+                    self.revoke.run::<()>(&mut connection, fill).await
                 })
                 .await
         })
