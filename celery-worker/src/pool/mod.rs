@@ -12,6 +12,7 @@ mod queue;
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
@@ -47,6 +48,8 @@ pub(crate) struct Pool {
 pub(crate) struct Lane {
     current: Mutex<Option<Arc<Job>>>,
     stop: CancellationToken,
+    /// It is no slot any more; it is here only until its current task ends.
+    leaving: AtomicBool,
 }
 
 impl Pool {
@@ -57,17 +60,21 @@ impl Pool {
 
     /// Adds a lane. The caller runs it with [`Pool::run_lane`].
     pub(crate) fn add_lane(&self) -> Arc<Lane> {
-        let lane = Arc::new(Lane { current: Mutex::new(None), stop: CancellationToken::new() });
+        let (current, stop) = (Mutex::new(None), CancellationToken::new());
+        let lane = Arc::new(Lane { current, stop, leaving: AtomicBool::new(false) });
         self.lock().push(lane.clone());
         lane
     }
 
-    /// Lets `count` lanes end after their current task; one always stays. How many will end.
+    /// Lets `count` lanes end, idle ones first, the others after their current task, which can be seen until then; one always
+    /// stays. How many will end.
     pub(crate) fn remove_lanes(&self, count: usize) -> usize {
-        let mut lanes = self.lock();
-        let count = count.min(lanes.len().saturating_sub(1));
-        let at = lanes.len() - count;
-        for lane in lanes.drain(at..) {
+        let lanes = self.lock();
+        let (idle, busy): (Vec<&Arc<Lane>>, Vec<_>) =
+            lanes.iter().filter(|lane| !lane.is_leaving()).partition(|lane| lane.current().is_none());
+        let count = count.min((idle.len() + busy.len()).saturating_sub(1));
+        for lane in idle.into_iter().chain(busy).take(count) {
+            lane.leaving.store(true, Ordering::SeqCst);
             lane.stop.cancel();
         }
         count
@@ -82,7 +89,7 @@ impl Pool {
 
     /// How many slots there are.
     pub(crate) fn size(&self) -> usize {
-        self.lock().len()
+        self.lock().iter().filter(|lane| !lane.is_leaving()).count()
     }
 
     /// Queues jobs to be started in order.
@@ -115,6 +122,7 @@ impl Pool {
                 () = lane.stop.cancelled() => {}
             }
         }
+        self.lock().retain(|other| !Arc::ptr_eq(other, &lane));
         // A successor may have been woken through this lane.
         self.queue.wake_one();
     }
@@ -162,6 +170,10 @@ impl Pool {
 impl Lane {
     fn current(&self) -> Option<Arc<Job>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::SeqCst)
     }
 
     fn set(&self, job: Option<Arc<Job>>) {

@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
+use celery_broker::control::Destination;
+use celery_protocol::control::Command;
 use celery_protocol::{TaskState, WireTime};
 use celery_testkit::{Python, wait};
 use serde_json::{Value, json};
@@ -289,4 +291,38 @@ async fn a_late_starter_learns_what_is_revoked() {
     .await;
     second.stop().await;
     first.stop().await;
+}
+
+/// A slot that was given up while its task ran took the task out of sight, and out of reach.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_is_given_up_shows_its_task_until_it_ends() {
+    let stage = Stage::new("shrink").await;
+    let worker = stage.run(stage.worker().await.concurrency(3)).await;
+    let control = stage.celery.control();
+    let ask = async |command: Command| {
+        let replies = control.call(&command, Destination::All, Duration::from_secs(5)).await.unwrap();
+        replies.into_iter().next().unwrap().value
+    };
+    let state = async || {
+        let active = ask(Command::Active { safe: false }).await.as_array().unwrap().len();
+        (active, ask(Command::Stats).await["pool"]["max-concurrency"].clone())
+    };
+    let ids = [stage.call("t.sleep", json!([120_000])).await, stage.call("t.sleep", json!([120_000])).await];
+    wait::until(SOON, "they run", async || match stage.witness.running.load(Ordering::SeqCst) {
+        2 => Ok(()),
+        n => Err(n),
+    })
+    .await;
+    // The idle one goes first: there is none left for this.
+    ask(Command::PoolShrink { n: 1 }).await;
+    let waiting = stage.call("t.add", json!([1, 1])).await;
+    ask(Command::PoolShrink { n: 1 }).await;
+    assert_eq!(state().await, (2, json!(1)));
+    stage.celery.control().revoke(&ids, true).await.unwrap();
+    for id in &ids {
+        assert_eq!(stage.end_of(id).await.status, TaskState::Revoked);
+    }
+    assert_eq!(stage.end_of(&waiting).await.status, TaskState::Success);
+    assert_eq!(state().await, (0, json!(1)));
+    worker.stop().await;
 }
