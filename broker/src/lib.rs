@@ -30,7 +30,7 @@ pub use amqp::{
 
 mod backend;
 pub use backend::{
-    ChordClaim, ChordMember, ChordPart, ChordProgress, DisabledBackend, MemoryBackend, ResultBackend,
+    Called, ChordClaim, ChordMember, ChordPart, ChordProgress, DisabledBackend, MemoryBackend, ResultBackend,
 };
 
 mod send;

@@ -18,12 +18,14 @@ use crate::fenced::Fenced;
 use crate::notes::Notes;
 use crate::submission::SubmissionIndex;
 
+mod called;
 mod disabled;
 mod mailbox;
 mod memory;
 pub(crate) mod redis;
 pub(crate) mod rpc;
 
+pub use called::Called;
 pub use disabled::DisabledBackend;
 pub use memory::MemoryBackend;
 
@@ -33,14 +35,11 @@ type Answer<'a, T> = BoxFuture<'a, Result<T, BackendError>>;
 ///
 /// Every call is bounded in time; what is written is announced to those who [`watch`](Self::watch).
 pub trait ResultBackend: fmt::Debug + Send + Sync + 'static {
-    /// A call has come: `properties` are those of its message. For backends that answer the caller; others do nothing.
-    fn called(&self, id: &TaskId, properties: &Properties) {
+    /// A call has come: `properties` are those of its message. For backends that answer the caller, which is remembered
+    /// until the answer is dropped; others do nothing. Drop it when the message is settled or belongs to somebody else.
+    fn called(&self, id: &TaskId, properties: &Properties) -> Called {
         let _ = (id, properties);
-    }
-
-    /// The call's message is settled: no more states follow, unless it comes again.
-    fn answered(&self, id: &TaskId) {
-        let _ = id;
+        Called::default()
     }
 
     /// Stores the state of a task. A stored SUCCESS is never overwritten; everything else is.

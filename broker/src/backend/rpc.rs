@@ -1,49 +1,31 @@
 //! Results as messages to whoever called (`rpc://`, celery/backends/rpc.py): each state goes to the queue that the call names
 //! in `reply_to`. Nothing is kept, so only the caller can read it, and chords are impossible.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use celery_protocol::message::HeaderMap;
 use celery_protocol::{GroupId, Properties, RawMessage, ResultMeta, ResultTuple, TaskId};
 use futures_util::stream::BoxStream;
 
-use super::{Answer, ResultBackend, unsupported};
+use super::called::Callers;
+use super::{Answer, Called, ResultBackend, unsupported};
 use crate::amqp::{PublishOptions, Publisher, Route};
 use crate::error::{BackendError, BackendErrorKind, BrokerErrorKind};
 
 const READING: &str = "results over rpc:// go to the client that called: nobody else can read them";
 
-/// Calls whose caller is remembered, each until its message is settled.
-const CALLS: usize = 100_000;
-
 /// Sends results to callers.
 #[derive(Debug)]
 pub(crate) struct RpcBackend {
     publisher: Publisher,
-    calls: Mutex<HashMap<TaskId, Caller>>,
-}
-
-/// Who waits for a result.
-#[derive(Debug, Clone)]
-struct Caller {
-    queue: String,
-    correlation_id: String,
-    /// Messages of this call that are not settled: a retry may arrive before the first one is.
-    messages: u32,
+    callers: Callers,
 }
 
 impl RpcBackend {
     pub(crate) fn new(publisher: Publisher) -> Self {
-        Self { publisher, calls: Mutex::default() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<TaskId, Caller>> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+        Self { publisher, callers: Callers::default() }
     }
 
     async fn send(&self, meta: &ResultMeta) -> Result<(), BackendError> {
-        let Some(caller) = self.lock().get(&meta.task_id).cloned() else { return Ok(()) };
+        let Some(caller) = self.callers.get(&meta.task_id) else { return Ok(()) };
         let properties = Properties {
             content_type: Some("application/json".to_owned()),
             content_encoding: Some("utf-8".to_owned()),
@@ -67,26 +49,8 @@ fn done<'a>() -> Answer<'a, ()> {
 }
 
 impl ResultBackend for RpcBackend {
-    fn called(&self, id: &TaskId, properties: &Properties) {
-        let Some(queue) = properties.reply_to.clone().filter(|queue| !queue.is_empty()) else { return };
-        let correlation_id = properties.correlation_id.clone().unwrap_or_else(|| id.to_string());
-        let mut calls = self.lock();
-        if let Some(caller) = calls.get_mut(id) {
-            caller.messages += 1;
-        } else if calls.len() < CALLS {
-            calls.insert(id.clone(), Caller { queue, correlation_id, messages: 1 });
-        } else {
-            tracing::warn!(%id, "too many calls wait for their result: this one's goes nowhere");
-        }
-    }
-
-    fn answered(&self, id: &TaskId) {
-        let mut calls = self.lock();
-        let Some(caller) = calls.get_mut(id) else { return };
-        caller.messages -= 1;
-        if caller.messages == 0 {
-            calls.remove(id);
-        }
+    fn called(&self, id: &TaskId, properties: &Properties) -> Called {
+        self.callers.remember(id, properties)
     }
 
     fn store_many<'a>(&'a self, metas: &'a [ResultMeta]) -> Answer<'a, ()> {

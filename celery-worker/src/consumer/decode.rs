@@ -54,11 +54,11 @@ pub(super) fn decode(delivery: Delivery, engine: &Engine) -> Arrival {
         Ok(body) => body,
         Err(malformed) => return refuse(token, &malformed),
     };
-    engine.celery.backend().called(&message.headers.id, &message.properties);
+    let called = engine.celery.backend().called(&message.headers.id, &message.properties);
     let priority = message.properties.priority;
     let delivery = DeliveryInfo { exchange, routing_key, priority, redelivered, queue };
     let request = Request::new(message, body, delivery, engine.nodename.clone());
-    Arrival::Job(Arc::new(Job::new(Arc::new(request), entry.clone(), token)))
+    Arrival::Job(Arc::new(Job::new(Arc::new(request), entry.clone(), token, called)))
 }
 
 fn refused(token: Token, settlement: settle::Settlement, reason: &'static str) -> Arrival {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
-use celery_broker::{Requeue, Token};
+use celery_broker::{Called, Requeue, Token};
 use celery_protocol::TimeLimits;
 
 use crate::context::{Interrupts, Request};
@@ -23,6 +23,8 @@ pub(crate) struct Job {
     started: OnceLock<SystemTime>,
     /// `None` once the message is settled.
     token: Mutex<Option<Token>>,
+    /// Whoever waits for the result is remembered as long as this job is, however it leaves the worker.
+    _called: Called,
     /// If it is terminated, its process is to be killed at once.
     pub(crate) kill: AtomicBool,
     /// The child process that runs it; 0 is this process.
@@ -30,14 +32,14 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    pub(crate) fn new(request: Arc<Request>, entry: Arc<Entry>, token: Token) -> Job {
-        let job = Job::without_message(request, entry);
+    pub(crate) fn new(request: Arc<Request>, entry: Arc<Entry>, token: Token, called: Called) -> Job {
+        let job = Job::without_message(request, entry, called);
         *job.lock() = Some(token);
         job
     }
 
     /// A job whose message is settled elsewhere.
-    pub(crate) fn without_message(request: Arc<Request>, entry: Arc<Entry>) -> Job {
+    pub(crate) fn without_message(request: Arc<Request>, entry: Arc<Entry>, called: Called) -> Job {
         let headers = request.headers();
         let rules = Rules::new(&entry.options, headers);
         let limits = entry.time_limits(headers);
@@ -49,6 +51,7 @@ impl Job {
             interrupts: Interrupts::new(),
             started: OnceLock::new(),
             token: Mutex::new(None),
+            _called: called,
             kill: AtomicBool::new(false),
             pid: AtomicU32::new(0),
         }

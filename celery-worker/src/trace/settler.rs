@@ -89,7 +89,7 @@ async fn settle_batch(engine: &Engine, batch: Vec<Finished>) {
         engine.emitter.emit(EventBody::Task(event));
     }
     for (ticket, disposition) in tickets {
-        settle(engine, ticket, if stored { disposition } else { Disposition::Requeue });
+        ticket.settle(if stored { disposition } else { Disposition::Requeue });
     }
 }
 
@@ -98,18 +98,10 @@ pub(crate) async fn settle_one(engine: &Engine, finished: Finished) {
     let Finished { ticket, settlement } = finished;
     let Settlement { task_id, steps, disposition } = settlement;
     match perform(engine.ground(), task_id.as_ref(), steps).await {
-        Ok(()) => settle(engine, ticket, disposition),
-        Err(Trouble::GiveUp) => settle(engine, ticket, Disposition::Requeue),
+        Ok(()) => ticket.settle(disposition),
+        Err(Trouble::GiveUp) => ticket.settle(Disposition::Requeue),
         Err(Trouble::Refused(problem)) => fail_instead(engine, ticket, &problem).await,
     }
-}
-
-/// Settles the message. Whoever called has been answered, or is when the message comes again.
-fn settle(engine: &Engine, ticket: Ticket, disposition: Disposition) {
-    if let Some(job) = ticket.job() {
-        engine.celery.backend().answered(job.request.id());
-    }
-    ticket.settle(disposition);
 }
 
 /// What steps are carried out on.
@@ -198,7 +190,7 @@ pub(super) fn perform_with<'a>(
 /// failed already.
 async fn fail_instead(engine: &Engine, ticket: Ticket, problem: &str) {
     let Some(job) = ticket.job().cloned() else {
-        return settle(engine, ticket, Disposition::Discard);
+        return ticket.settle(Disposition::Discard);
     };
     tracing::error!(id = %job.request.id(), problem, "a follow-up of this task cannot be published; the task fails");
     let (wants, now) = (engine.wants(job.rules), SystemTime::now());
@@ -213,12 +205,12 @@ async fn fail_instead(engine: &Engine, ticket: Ticket, problem: &str) {
         }
     }
     if perform(engine.ground(), task_id.as_ref(), others).await.is_err() {
-        return settle(engine, ticket, Disposition::Requeue);
+        return ticket.settle(Disposition::Requeue);
     }
     if let Err(Trouble::Refused(problem)) = perform(engine.ground(), task_id.as_ref(), errbacks).await {
         tracing::error!(id = %job.request.id(), problem, "its errbacks cannot be published either");
     }
-    settle(engine, ticket, disposition);
+    ticket.settle(disposition);
 }
 
 /// Stores results, trying again while the store is unreachable. False when patience is at an end.

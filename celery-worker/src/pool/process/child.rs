@@ -105,9 +105,9 @@ fn job(engine: &Engine, run: &mut Run, body: Bytes) -> Option<Arc<Job>> {
         redelivered: run.redelivered,
         queue: QueueName::parse(std::mem::take(&mut run.queue)).ok()?,
     };
-    engine.celery.backend().called(&message.headers.id, &message.properties);
+    let called = engine.celery.backend().called(&message.headers.id, &message.properties);
     let request = Request::new(message, body, delivery, engine.nodename.clone());
-    let mut job = Job::without_message(Arc::new(request), entry);
+    let mut job = Job::without_message(Arc::new(request), entry, called);
     job.limits = TimeLimits { soft: run.soft, hard: run.hard };
     Some(Arc::new(job))
 }
