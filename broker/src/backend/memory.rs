@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use celery_protocol::{GroupId, ResultMeta, ResultTuple, TaskId, TaskState};
 use futures_util::stream::BoxStream;
-use uuid::Uuid;
 
 use super::mailbox::Mailbox;
 use super::{Answer, ChordClaim, ChordMember, ChordPart, ChordProgress, ResultBackend};
@@ -108,10 +107,9 @@ impl Store {
         let done = chord.members.len() as u64;
         let total = chord.size.map(|size| size.saturating_add_signed(chord.grown));
         match total {
-            Some(total) if total == done && chord.claim.is_none() => {
-                let token = Uuid::new_v4().simple().to_string();
-                chord.claim = Some(token.clone());
-                ChordProgress::Claimed(ChordClaim { group: part.group.clone(), token })
+            Some(total) if total == done && chord.claim.as_ref().is_none_or(|held| *held == part.token) => {
+                chord.claim = Some(part.token.clone());
+                ChordProgress::Claimed(ChordClaim { group: part.group.clone(), token: part.token.clone() })
             }
             Some(total) if total == done => ChordProgress::Taken,
             total => ChordProgress::Waiting { done, total },
@@ -198,6 +196,14 @@ impl ResultBackend for MemoryBackend {
 
     fn chord_extend<'a>(&'a self, claim: &'a ChordClaim, _seconds: u64) -> Answer<'a, bool> {
         self.answer(|store| store.owned(claim).is_some())
+    }
+
+    fn chord_release<'a>(&'a self, claim: &'a ChordClaim) -> Answer<'a, ()> {
+        self.answer(|store| {
+            if let Some(chord) = store.owned(claim) {
+                chord.claim = None;
+            }
+        })
     }
 
     fn chord_done<'a>(&'a self, claim: &'a ChordClaim) -> Answer<'a, ()> {

@@ -102,6 +102,12 @@ pub trait ResultBackend: fmt::Debug + Send + Sync + 'static {
         unsupported(CHORDS)
     }
 
+    /// Gives a claim back that cannot be used: whoever asks next may have it. One that is lost stays as it is.
+    fn chord_release<'a>(&'a self, claim: &'a ChordClaim) -> Answer<'a, ()> {
+        let _ = claim;
+        unsupported(CHORDS)
+    }
+
     /// The body is sent: forgets the header's results and leaves a mark for late duplicates.
     fn chord_done<'a>(&'a self, claim: &'a ChordClaim) -> Answer<'a, ()> {
         let _ = claim;
@@ -167,6 +173,9 @@ pub struct ChordPart {
     pub index: Option<u32>,
     /// Seconds for which a claim holds before another worker may take it.
     pub claim_seconds: u64,
+    /// What proves the claim, if this part gets it; made once, so that whoever asks again after a lost answer finds the
+    /// claim to be its own.
+    pub token: String,
 }
 
 /// How far a chord is.

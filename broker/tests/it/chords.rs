@@ -1,8 +1,11 @@
 //! Chords in the backends that keep results: each member counts once, and one claim is given.
 
+use std::time::Duration;
+
+use celery_broker::chord_watch::WatchedChord;
 use celery_broker::{ChordClaim, ChordPart, ChordProgress};
 use celery_protocol::{GroupId, TaskState};
-use celery_testkit::Redis;
+use celery_testkit::{Redis, wait};
 
 use crate::backend::{client, on_each, raw, task};
 
@@ -14,6 +17,7 @@ fn part(group: &GroupId, name: &str, index: Option<u32>, value: &str) -> ChordPa
         result: raw(value),
         index,
         claim_seconds: 6,
+        token: uuid::Uuid::new_v4().to_string(),
     }
 }
 
@@ -74,6 +78,50 @@ async fn a_chord_can_grow_and_be_aborted() {
         assert_eq!(second, ChordProgress::Waiting { done: 2, total: None });
     })
     .await;
+}
+
+/// Whoever got the claim and did not learn of it asks again; whoever cannot use it leaves it to the next one.
+#[tokio::test]
+async fn a_claim_is_known_by_its_token_and_can_be_given_back() {
+    on_each(async |backend| {
+        let group = GroupId::parse("given-back").unwrap();
+        backend.chord_start(&group, 1).await.unwrap();
+        let first = part(&group, "a", Some(0), "1");
+        let claim = claimed(backend.chord_part(&first).await.unwrap());
+        assert_eq!(claimed(backend.chord_part(&first).await.unwrap()), claim);
+        let second = part(&group, "a", Some(0), "1");
+        assert_eq!(backend.chord_part(&second).await.unwrap(), ChordProgress::Taken);
+        let not_ours = ChordClaim { token: second.token.clone(), ..claim.clone() };
+        backend.chord_release(&not_ours).await.unwrap();
+        assert_eq!(backend.chord_part(&second).await.unwrap(), ChordProgress::Taken);
+        backend.chord_release(&claim).await.unwrap();
+        assert_eq!(claimed(backend.chord_part(&second).await.unwrap()), not_ours);
+    })
+    .await;
+}
+
+/// A chord under watch that cannot be read kept all others from being looked at.
+#[tokio::test]
+async fn a_damaged_chord_under_watch_keeps_nobody_from_the_others() {
+    let database = Redis::shared().await.database();
+    let celery = client(&database);
+    let watch = celery.backend().chord_watch().unwrap();
+    for name in ["1-damaged", "2-sound"] {
+        let group = GroupId::parse(name).unwrap();
+        let (body, patience) = (raw("{}"), Duration::from_millis(1));
+        let chord = WatchedChord { group: group.clone(), body, root_id: None, patience };
+        celery.backend().chord_start(&group, 1).await.unwrap();
+        watch.watch(&chord).await.unwrap();
+    }
+    let number = database.rsplit('/').next().unwrap();
+    let key = "celeriac:chord:1-damaged";
+    Redis::shared().await.cli(&["-n", number, "HSET", key, "body", "no json"]).await;
+    wait::until(Duration::from_secs(20), "the sound one is found", async || match watch.overdue(10).await {
+        Ok(found) if found.iter().any(|one| one.chord.group.as_str() == "2-sound") => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    celery.close().await;
 }
 
 /// Whatever the order and however often: each member counts once, and one claim is given for the whole chord.

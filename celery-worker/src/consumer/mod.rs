@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use celery_broker::{BrokerError, Consumer, ConsumerEvent, Delivery, QueueSpec, Requeue};
-use celery_protocol::{RawMessage, TaskId, TaskName};
+use celery_protocol::{RawMessage, ResultMeta, TaskId, TaskName};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -86,8 +86,8 @@ pub(crate) struct Intake {
     failure: Option<BrokerError>,
 }
 
-/// Redelivered jobs, and whether each has been completed before.
-type LookedUp = Vec<(Arc<Job>, bool)>;
+/// Redelivered jobs, each with the result of an earlier run that was completed.
+type LookedUp = Vec<(Arc<Job>, Option<Box<ResultMeta>>)>;
 
 /// A job, and how long it has to wait by the store's word.
 type Booked = (Arc<Job>, Option<Duration>);
@@ -395,7 +395,7 @@ impl Intake {
         let backend = self.engine.celery.backend().clone();
         self.lookups.push(Box::pin(async move {
             let ids: Vec<TaskId> = suspects.iter().map(|job| job.request.id().clone()).collect();
-            let metas = match tokio::time::timeout(LOOKUP_DEADLINE, backend.get_many(&ids)).await {
+            let mut metas = match tokio::time::timeout(LOOKUP_DEADLINE, backend.get_many(&ids)).await {
                 Ok(Ok(metas)) => metas,
                 Ok(Err(err)) => {
                     tracing::warn!(%err, "redelivered tasks are run without a look at their results");
@@ -403,9 +403,9 @@ impl Intake {
                 }
                 Err(_) => Vec::new(),
             };
-            let done = |index: usize| {
-                let meta = metas.get(index).and_then(Option::as_ref);
-                meta.is_some_and(|meta| meta.status == celery_protocol::TaskState::Success)
+            let mut done = |index: usize| {
+                let meta = metas.get_mut(index).and_then(Option::take)?;
+                (meta.status == celery_protocol::TaskState::Success).then(|| Box::new(meta))
             };
             suspects.into_iter().enumerate().map(|(index, job)| (job, done(index))).collect()
         }));
@@ -413,17 +413,19 @@ impl Intake {
 
     async fn looked_up(&mut self, jobs: LookedUp) {
         let now = SystemTime::now();
-        let mut ready = Vec::new();
+        let (mut ready, mut over) = (Vec::new(), Vec::new());
         for (job, done) in jobs {
-            if done {
+            if let Some(meta) = done {
                 tracing::info!("Task {}[{}] has been completed before", job.request.task(), job.request.id());
                 metrics::counter!("celery_worker_deduplicated_total").increment(1);
-                job.ack();
+                let settlement = settle::completed_before(&job.request, meta.result);
+                over.push(Finished { ticket: Ticket::Job(job), settlement });
             } else if job.is_live() {
                 self.rate_limited(job, now, &mut ready);
             }
         }
         self.engine.pool.start(ready);
+        self.hand_on(over).await;
     }
 
     /// Python's producers delay messages for quorum queues in the broker: those must find their way here.

@@ -10,6 +10,8 @@ use celery_broker::{BackendError, ChordClaim, ChordPart, ChordProgress, ResultBa
 use celery_protocol::pyjson::{self, null};
 use celery_protocol::{GroupId, RawArgs, RemoteException, ResultTuple, Signature, TaskId, TaskState};
 use serde_json::value::RawValue;
+use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::apply::{self, Publishing};
 use super::settle::{self, Application, ChordReport, FollowUp};
@@ -20,6 +22,10 @@ use crate::task::Failure;
 const CLAIM_SECONDS: u64 = 6;
 /// How long it holds while the body is being published; Celery's value.
 const PUBLISH_SECONDS: u64 = 21;
+/// Longer than any claim holds that its holder does not keep: by then it has run out, or the chord is over.
+const LONGEST_CLAIM: Duration = Duration::from_secs(90);
+/// How often a chord is asked for that somebody else ends.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// How long it is noted which errbacks were called.
 const TOLD_FOR: Duration = Duration::from_secs(86_400);
 
@@ -32,34 +38,55 @@ pub(super) async fn report(ground: &Ground<'_>, report: ChordReport) -> Result<(
         result: report.result.clone(),
         index: report.group_index,
         claim_seconds: CLAIM_SECONDS,
+        token: Uuid::new_v4().simple().to_string(),
     };
     note_told(ground, &report.group_id, &report.told).await;
-    let backend = ground.celery.backend().as_ref();
-    let progress = settler::persist_store(ground, || backend.chord_part(&part)).await?;
-    match progress {
+    match count(ground, &part).await? {
         ChordProgress::Claimed(claim) => {
+            watch(ground, &report).await;
             let (body, told) = (&report.body, report.told.as_slice());
             let ending = Ending { body, told, root_id: &report.root_id, last: &report.task_id };
             finish(ground, ending, &claim).await
         }
-        ChordProgress::Waiting { done: 1, .. } => watch(ground, report).await,
-        ChordProgress::Waiting { .. } | ChordProgress::Taken | ChordProgress::Late => Ok(()),
+        ChordProgress::Waiting { .. } => {
+            watch(ground, &report).await;
+            Ok(())
+        }
+        ChordProgress::Taken | ChordProgress::Late => Ok(()),
     }
 }
 
-/// Puts a chord under watch with its first member. That it is watched is no condition for anything else.
-async fn watch(ground: &Ground<'_>, report: ChordReport) -> Result<(), Trouble> {
+/// Counts a member. Where somebody else holds the claim, that one may have died with it, and this be the message that it
+/// leaves behind: then the claim runs out and is ours.
+async fn count(ground: &Ground<'_>, part: &ChordPart) -> Result<ChordProgress, Trouble> {
+    let backend = ground.celery.backend().as_ref();
+    let until = Instant::now() + LONGEST_CLAIM;
+    loop {
+        let progress = settler::persist_store(ground, || backend.chord_part(part)).await?;
+        if progress != ChordProgress::Taken {
+            return Ok(progress);
+        }
+        if Instant::now() > until {
+            tracing::error!(group = %part.group, "somebody else is ending this chord, and does not come to an end");
+            return Err(Trouble::GiveUp);
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+}
+
+/// Puts a chord under watch that is not yet: the members before may have ended where nobody watches. That it is watched is
+/// no condition for anything else.
+async fn watch(ground: &Ground<'_>, report: &ChordReport) {
     let (Some(patience), Some(watch)) =
         (ground.celery.chord_deadline(), ground.celery.backend().chord_watch())
     else {
-        return Ok(());
+        return;
     };
-    let group = report.group_id.clone();
-    let chord = WatchedChord { group, body: report.body.to_raw(), root_id: Some(report.root_id), patience };
+    let (group, root_id) = (report.group_id.clone(), Some(report.root_id.clone()));
+    let chord = WatchedChord { group, body: report.body.to_raw(), root_id, patience };
     if let Err(error) = watch.watch(&chord).await {
         tracing::warn!(group = %chord.group, %error, "a chord is not watched");
     }
-    Ok(())
 }
 
 /// Ends a chord in which nothing has happened for too long, and which is ours to end.
@@ -218,9 +245,9 @@ async fn note_told(ground: &Ground<'_>, group: &GroupId, told: &[Signature]) {
     }
 }
 
-/// Lets the claim run out at once, so that the redelivered message, here or elsewhere, gets it.
+/// Gives the claim up at once, so that the redelivered message, here or elsewhere, gets it.
 async fn give_back(backend: &dyn ResultBackend, claim: &ChordClaim) {
-    if let Err(error) = backend.chord_extend(claim, 1).await {
+    if let Err(error) = backend.chord_release(claim).await {
         tracing::debug!(%error, "a claim runs out by itself");
     }
 }

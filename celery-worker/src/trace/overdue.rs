@@ -25,6 +25,10 @@ pub(crate) async fn run(
             () = stop.cancelled() => return,
             () = tokio::time::sleep(every) => {}
         }
+        // The body of a chord may be for a queue that this worker is about to make.
+        if !engine.has_consumed() {
+            continue;
+        }
         tokio::select! {
             // A chord whose end is cut short is ended by another look, with the claim run out.
             () = stop.cancelled() => return,

@@ -210,6 +210,14 @@ pub(crate) fn unpublishable(
     Settlement { task_id: Some(request.id().clone()), steps: plan.steps, disposition }
 }
 
+/// Decides what follows when a redelivered call has been completed before. What it leaves behind was confirmed before its
+/// result was stored; only its chord, which is told afterwards, may not know yet.
+pub(crate) fn completed_before(request: &Request, value: Box<RawValue>) -> Settlement {
+    let part = chord_report(request, TaskState::Success, value);
+    let steps = part.into_iter().map(|part| Step::ChordPart(Box::new(part))).collect();
+    Settlement { task_id: Some(request.id().clone()), steps, disposition: Disposition::Ack }
+}
+
 /// The failure that is stored in place of a result which the store refuses for good.
 pub(crate) fn unstorable(meta: &ResultMeta, problem: &str) -> ResultMeta {
     let failure = Failure::encode_error(problem.to_owned());
@@ -334,20 +342,7 @@ impl Plan<'_> {
         traceback: Option<String>,
         stored: bool,
     ) {
-        let request = self.request;
-        let part = match (&request.embed().chord, request.group()) {
-            (Some(body), Some(group_id)) => Some(ChordReport {
-                task_id: request.id().clone(),
-                group_id: group_id.clone(),
-                group_index: request.group_index(),
-                state: state.clone(),
-                result: result.clone(),
-                body: (**body).clone(),
-                told: Vec::new(),
-                root_id: self.root_id(),
-            }),
-            _ => None,
-        };
+        let part = chord_report(self.request, state.clone(), result.clone());
         if stored {
             self.store(state, result, traceback);
         }
@@ -405,6 +400,21 @@ impl Plan<'_> {
     fn root_id(&self) -> TaskId {
         self.request.headers().root().clone()
     }
+}
+
+/// What its chord is told of the end of a call, if it is a member of one.
+fn chord_report(request: &Request, state: TaskState, result: Box<RawValue>) -> Option<ChordReport> {
+    let (body, group_id) = (request.embed().chord.as_ref()?, request.group()?);
+    Some(ChordReport {
+        task_id: request.id().clone(),
+        group_id: group_id.clone(),
+        group_index: request.group_index(),
+        state,
+        result,
+        body: (**body).clone(),
+        told: Vec::new(),
+        root_id: request.headers().root().clone(),
+    })
 }
 
 fn exception(failure: &Failure) -> Box<RawValue> {

@@ -108,6 +108,11 @@ impl Engine {
         }
     }
 
+    /// Whether the queues are, or were, being consumed: what is sent to them has somewhere to go.
+    pub(crate) fn has_consumed(&self) -> bool {
+        self.ready.load(Ordering::SeqCst)
+    }
+
     /// Another node knows these to be revoked.
     pub(crate) fn take_over_revoked(&self, ids: &[String]) {
         let now = SystemTime::now();

@@ -167,6 +167,7 @@ async fn a_chord_whose_body_nobody_sent_is_finished() {
         result: celery_protocol::pyjson::to_raw(&7).unwrap(),
         index: Some(0),
         claim_seconds: 1,
+        token: "somebody".to_owned(),
     };
     assert!(matches!(backend.chord_part(&part).await.unwrap(), ChordProgress::Claimed(_)));
     let worker = stage.run(stage.worker_of(impatient(&stage, "worker").await)).await;
@@ -197,5 +198,79 @@ async fn a_member_that_is_delivered_twice_counts_once() {
     let other = stage.run(stage.worker().await.queues(["elsewhere"])).await;
     assert_eq!(result.get(SOON).await.unwrap(), json!([[2, 4]]));
     other.stop().await;
+    worker.stop().await;
+}
+
+/// A call of `t.add` that is the member `index` of a chord with this body.
+fn member(stage: &Stage, group: &GroupId, index: u32, body: &str) -> Message {
+    let mut message = stage.message("t.add", json!([index, index]));
+    message.headers.id = id(&format!("{group}-{index}"));
+    message.headers.group = Some(group.clone());
+    message.headers.group_index = Some(index);
+    embed(&mut message, |embed| embed.chord = Some(Box::new(signature("t.list", body))));
+    message
+}
+
+/// A member as another worker counts it.
+fn part(group: &GroupId, index: u32, claim_seconds: u64) -> ChordPart {
+    ChordPart {
+        group: group.clone(),
+        task: id(&format!("{group}-{index}")),
+        state: TaskState::Success,
+        result: celery_protocol::pyjson::to_raw(&(2 * index)).unwrap(),
+        index: Some(index),
+        claim_seconds,
+        token: format!("another-{index}"),
+    }
+}
+
+/// A worker stored the result of the last member and died before it told the chord: its message came again, was taken for a
+/// duplicate and acked, and the chord waited for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_was_completed_before_is_told_to_its_chord() {
+    let stage = Stage::new("chord-told-late").await;
+    let (group, backend) = (GroupId::parse("told-late").unwrap(), stage.celery.backend());
+    backend.chord_start(&group, 1).await.unwrap();
+    let message = member(&stage, &group, 0, "told-late-body");
+    stage.celery.declare(&QueueSpec::new(QueueName::parse("celery").unwrap())).await.unwrap();
+    stage.publish(&message).await;
+    stage.give_back("celery").await;
+    let earlier = celery_protocol::pyjson::to_raw(&"of an earlier run").unwrap();
+    let now = celery_protocol::WireTime::from(std::time::SystemTime::now());
+    let done = celery_protocol::ResultMeta::success(message.headers.id, earlier, now);
+    backend.store(&done).await.unwrap();
+    let worker = stage.running().await;
+    assert_eq!(stage.end_of(&id("told-late-body")).await.result.get(), r#"[["of an earlier run"]]"#);
+    stage.drained("celery").await;
+    worker.stop().await;
+}
+
+/// A worker claimed the chord and died: the message of the last member came again while the claim still held, and was acked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_claim_of_a_dead_worker_is_waited_for() {
+    let stage = Stage::new("chord-claimed").await;
+    let (group, backend) = (GroupId::parse("claimed").unwrap(), stage.celery.backend());
+    backend.chord_start(&group, 2).await.unwrap();
+    backend.chord_part(&part(&group, 1, 3)).await.unwrap();
+    let progress = backend.chord_part(&part(&group, 0, 3)).await.unwrap();
+    assert!(matches!(progress, ChordProgress::Claimed(_)), "{progress:?}");
+    let worker = stage.running().await;
+    stage.publish(&member(&stage, &group, 0, "claimed-body")).await;
+    assert_eq!(stage.end_of(&id("claimed-body")).await.result.get(), "[[0, 2]]");
+    stage.drained("celery").await;
+    worker.stop().await;
+}
+
+/// Python's workers put no chord under watch, and ours only did so with the first member of all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chord_is_watched_whoever_counted_its_first_member() {
+    let stage = Stage::new("chord-watched").await;
+    let (group, backend) = (GroupId::parse("watched").unwrap(), stage.celery.backend());
+    let worker = stage.run(stage.worker_of(impatient(&stage, "worker").await)).await;
+    backend.chord_start(&group, 3).await.unwrap();
+    backend.chord_part(&part(&group, 0, 6)).await.unwrap();
+    stage.publish(&member(&stage, &group, 1, "watched-body")).await;
+    let text = stage.end_of(&id("watched-body")).await.exception().unwrap().repr();
+    assert!(text.contains("2 of 3 members of the chord have ended"), "{text}");
     worker.stop().await;
 }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use celery_broker::{Celery, PublishOptions, Route};
+use celery_broker::{Celery, ConsumeOptions, ConsumerEvent, PublishOptions, QueueSpec, Requeue, Route};
 use celery_protocol::message::NewCall;
 use celery_protocol::options::{SendOptions, TaskOptions, resolve};
-use celery_protocol::{Message, RawArgs, RawKwargs, RawMessage, ResultMeta, TaskId, TaskName, WireTime};
+use celery_protocol::{
+    Message, QueueName, RawArgs, RawKwargs, RawMessage, ResultMeta, TaskId, TaskName, WireTime,
+};
 use celery_testkit::{Rabbit, Redis, wait};
 use celery_worker::context::Context;
 use celery_worker::task::{Failure, RawCall, TaskError, TaskResult};
@@ -133,6 +135,22 @@ impl Stage {
         // The publisher finds returns by this.
         raw.properties.correlation_id.get_or_insert_with(|| uuid::Uuid::new_v4().to_string());
         self.celery.publisher().publish(&Route::queue(queue), raw, PublishOptions::default()).await.unwrap();
+    }
+
+    /// Takes a message from a queue and gives it back, so that it is delivered again.
+    pub async fn give_back(&self, queue: &str) {
+        let spec = QueueSpec::new(QueueName::parse(queue).unwrap());
+        let mut consumer = self.celery.consume(ConsumeOptions::new(vec![spec])).unwrap();
+        let mut events = Vec::new();
+        let token = loop {
+            assert!(consumer.recv_many(&mut events, 1).await > 0);
+            if let Some(ConsumerEvent::Delivery(delivery)) = events.pop() {
+                break delivery.token;
+            }
+        };
+        token.reject(Requeue::Yes);
+        consumer.flush().await.unwrap();
+        consumer.close().await;
     }
 
     /// Sends a call; its id.

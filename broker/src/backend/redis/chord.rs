@@ -10,7 +10,6 @@ use celery_protocol::result::keys::ChordKeys;
 use celery_protocol::{GroupId, TaskId, TaskState, pyjson};
 use redis::{Cmd, RedisError};
 use serde_json::value::RawValue;
-use uuid::Uuid;
 
 use super::chord_watch;
 use super::script::Script;
@@ -57,6 +56,10 @@ end
 if redis.call('SET', claim, ARGV[6], 'NX', 'EX', ARGV[5]) then
   return {1, counted, total}
 end
+if redis.call('GET', claim) == ARGV[6] then
+  redis.call('EXPIRE', claim, ARGV[5])
+  return {1, counted, total}
+end
 return {2, counted, total}
 ",
     )
@@ -73,6 +76,18 @@ end
 if not holder and redis.call('EXISTS', KEYS[2]) == 1 then
   redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
   return 1
+end
+return 0
+",
+    )
+});
+
+/// KEYS: claim. ARGV: token.
+static RELEASE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+  return redis.call('DEL', KEYS[1])
 end
 return 0
 ",
@@ -129,11 +144,10 @@ impl Store {
         let index = part.index.map_or_else(|| "+inf".to_owned(), |index| index.to_string());
         let who = format!("{}:{index}", part.task);
         let member = encode(part);
-        let token = Uuid::new_v4().simple().to_string();
         let fill = |command: &mut Cmd| {
             command.arg(6).arg(&[&results, &total_diff, &size, &seen, &group, &claim]);
             command.arg(&who).arg(&member).arg(&index).arg(self.ttl);
-            command.arg(part.claim_seconds.max(1)).arg(&token).arg(DONE_SECONDS);
+            command.arg(part.claim_seconds.max(1)).arg(&part.token).arg(DONE_SECONDS);
         };
         let answer: (i64, u64, i64) = self
             .connector
@@ -141,7 +155,10 @@ impl Store {
             .await?;
         Ok(match answer {
             (-1, ..) => ChordProgress::Late,
-            (1, ..) => ChordProgress::Claimed(ChordClaim { group: part.group.clone(), token }),
+            (1, ..) => {
+                let (group, token) = (part.group.clone(), part.token.clone());
+                ChordProgress::Claimed(ChordClaim { group, token })
+            }
             (2, ..) => ChordProgress::Taken,
             (_, done, total) => ChordProgress::Waiting { done, total: u64::try_from(total).ok() },
         })
@@ -173,6 +190,16 @@ impl Store {
         };
         self.connector
             .run("keeping a chord", async |mut connection| EXTEND.run(&mut connection, fill).await)
+            .await
+    }
+
+    pub(super) async fn chord_release(&self, claim: &ChordClaim) -> Result<(), BackendError> {
+        let key = self.prefix.chord(&claim.group).claim;
+        let fill = |command: &mut Cmd| {
+            command.arg(1).arg(&key).arg(&claim.token);
+        };
+        self.connector
+            .run("giving a chord back", async |mut connection| RELEASE.run::<()>(&mut connection, fill).await)
             .await
     }
 

@@ -192,7 +192,11 @@ impl ChordWatch for RedisChordWatch {
                 .await?;
             let mut overdue = Vec::new();
             for group in due.iter().filter_map(|group| GroupId::parse(group.as_str()).ok()) {
-                overdue.extend(self.look(group).await?);
+                // One that cannot be read keeps nobody from the others.
+                match self.look(group.clone()).await {
+                    Ok(one) => overdue.extend(one),
+                    Err(error) => tracing::warn!(%group, %error, "a chord cannot be looked at"),
+                }
             }
             Ok(overdue)
         })

@@ -143,6 +143,10 @@ impl ResultBackend for RedisBackend {
         Box::pin(self.store.chord_extend(claim, seconds))
     }
 
+    fn chord_release<'a>(&'a self, claim: &'a ChordClaim) -> Answer<'a, ()> {
+        Box::pin(self.store.chord_release(claim))
+    }
+
     fn chord_done<'a>(&'a self, claim: &'a ChordClaim) -> Answer<'a, ()> {
         Box::pin(self.store.chord_done(claim))
     }

@@ -51,6 +51,24 @@ pub(super) fn request(embed: Embed, change: impl FnOnce(&mut Headers)) -> Reques
     Request::new(Message::new(headers, &body), body, delivery, Nodename::parse("w@h").unwrap())
 }
 
+/// The follow-ups of a success are confirmed before its result is stored; its chord is told after that.
+#[test]
+fn what_was_completed_before_owes_its_chord_an_answer_and_nothing_else() {
+    let mut embed = Embed { callbacks: vec![signature("t.add", "callback")].into(), ..Embed::default() };
+    let settlement = completed_before(&request(embed.clone(), |_| {}), value("5"));
+    assert!(settlement.steps.is_empty(), "{settlement:?}");
+    embed.chord = Some(Box::new(signature("t.add", "body")));
+    let member = request(embed, |headers| {
+        headers.group = Some(GroupId::parse("g").unwrap());
+        headers.group_index = Some(3);
+    });
+    let settlement = completed_before(&member, value("5"));
+    assert_eq!(settlement.disposition, Disposition::Ack);
+    let [Step::ChordPart(report)] = settlement.steps.as_slice() else { panic!("{settlement:?}") };
+    assert_eq!((report.state.clone(), report.result.get()), (TaskState::Success, "5"));
+    assert_eq!((report.group_id.as_str(), report.group_index), ("g", Some(3)));
+}
+
 fn plain() -> Request {
     request(Embed::default(), |_| {})
 }
