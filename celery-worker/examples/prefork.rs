@@ -1,9 +1,10 @@
 //! Child processes: a task may crash or hang, and only its child goes. With the argument `serve` the worker runs until it
-//! is signalled; a second argument is the number of tasks after which a child is replaced.
+//! is signalled; a second argument is the number of tasks after which a child is replaced, a third the KiB of memory.
 
 mod support;
 
 use std::future::pending;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -44,6 +45,24 @@ async fn pid() -> TaskResult<u32> {
     Ok(std::process::id())
 }
 
+/// The same, for a message that is acked as soon as it comes.
+#[task(name = "proc.early", acks_late = false)]
+async fn early() -> TaskResult<u32> {
+    Ok(std::process::id())
+}
+
+/// What a leak keeps for good.
+static LEAK: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+
+/// Loses memory; the process that lost it.
+#[task(name = "proc.leak")]
+async fn leak(mebibytes: usize) -> TaskResult<u32> {
+    if let Ok(mut leak) = LEAK.lock() {
+        leak.push(vec![1; mebibytes << 20]);
+    }
+    Ok(std::process::id())
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -54,11 +73,14 @@ async fn main() -> Result<()> {
         .task::<stuck>()
         .task::<limited>()
         .task::<pid>()
+        .task::<early>()
+        .task::<leak>()
         .concurrency(1)
         .nodename("prefork@%h")
         .configure(|own| {
             own.prefork = true;
             own.max_tasks_per_child = args.get(1).and_then(|number| number.parse().ok());
+            own.max_memory_per_child = args.get(2).and_then(|number| number.parse().ok());
         })
         .build()?;
     // The children run this program too, and come by here.

@@ -212,17 +212,17 @@ impl Engine {
         if let Some(settlement) = self.begin(job).await {
             return settlement;
         }
+        let lost_before = match crashes::begin(self, job).await {
+            Ok(lost_before) => lost_before,
+            Err(settlement) => return settlement,
+        };
         match &self.processes {
-            Some(processes) => processes.run(self, job).await,
-            None if crashes::counted(job) => {
-                if let Some(settlement) = crashes::begin(self, job).await {
-                    return settlement;
-                }
+            Some(processes) => processes.run(self, job, lost_before).await,
+            None => {
                 let settlement = self.execute_job(job).await;
                 crashes::end(self, job).await;
                 settlement
             }
-            None => self.execute_job(job).await,
         }
     }
 

@@ -249,7 +249,7 @@ impl Running {
             job.reject(celery_broker::Requeue::Yes);
         }
         // Cut off in good order: that is no crash.
-        for job in running.iter().filter(|job| crashes::counted(job)) {
+        for job in &running {
             crashes::end(&self.engine, job).await;
         }
         false

@@ -1,10 +1,12 @@
 //! The pool of child processes, by the example that shows it: what crashes, hangs, is terminated or has done its share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 use celery_broker::QueueSpec;
 use celery_protocol::{QueueName, TaskState};
-use celery_testkit::{Program, Rabbit, wait};
+use celery_testkit::{Program, Rabbit, Redis, wait};
 use serde_json::json;
 
 use crate::stage::{SOON, Stage};
@@ -18,9 +20,13 @@ fn example() -> PathBuf {
 }
 
 async fn serving(stage: &Stage, args: &[&str]) -> Program {
+    serving_by(&example(), stage, args).await
+}
+
+async fn serving_by(path: &Path, stage: &Stage, args: &[&str]) -> Program {
     let env =
         [("CELERY_BROKER_URL", stage.broker.as_str()), ("CELERY_RESULT_BACKEND", stage.backend.as_str())];
-    let program = Program::start(example(), &[&["serve"], args].concat(), &env);
+    let program = Program::start(path, &[&["serve"], args].concat(), &env);
     wait::until(SOON, "it consumes", async || {
         let queues = Rabbit::shared().await.queues(&stage.broker).await;
         match queues.iter().any(|queue| queue.name == "celery" && queue.consumers > 0) {
@@ -124,9 +130,9 @@ async fn what_has_taken_whole_workers_with_it_is_not_run_again() {
     .await;
     worker.handle.stop_now();
     worker.ended().await.unwrap();
-    // As if four workers had died with the first.
+    // As if three more workers had died with the first.
     let cluster = stage.celery.cluster().unwrap();
-    for _ in 0..4 {
+    for _ in 0..3 {
         cluster.count(&format!("crashes:{}", ids[0]), SOON).await.unwrap();
     }
     let worker = stage.running().await;
@@ -139,4 +145,95 @@ async fn what_has_taken_whole_workers_with_it_is_not_run_again() {
     })
     .await;
     worker.handle.stop_now();
+}
+
+/// Only crashes of children were counted there, not those of the worker itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whole_workers_with_children_count_as_those_without() {
+    let stage = Stage::new("poison-children").await;
+    let program = serving(&stage, &[]).await;
+    let id = stage.call("proc.stuck", json!([600_000])).await;
+    wait::until(SOON, "it runs", async || match stage.depth("celery").await {
+        (0, 1) => Ok(()),
+        depth => Err(format!("{depth:?}")),
+    })
+    .await;
+    program.kill();
+    wait::until(SOON, "its message is back", async || match stage.depth("celery").await {
+        (1, 0) => Ok(()),
+        depth => Err(format!("{depth:?}")),
+    })
+    .await;
+    let cluster = stage.celery.cluster().unwrap();
+    for _ in 0..3 {
+        cluster.count(&format!("crashes:{id}"), SOON).await.unwrap();
+    }
+    let _program = serving(&stage, &[]).await;
+    let text = stage.end_of(&id).await.exception().unwrap().repr();
+    assert!(text.starts_with("WorkerLostError('The worker was lost 4 times"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_child_that_has_grown_too_large_is_replaced() {
+    let stage = Stage::new("leak").await;
+    let program = serving(&stage, &["1000", "200000"]).await;
+    let mut pids = Vec::new();
+    for mebibytes in [1, 1, 250, 1] {
+        pids.push(stage.outcome("proc.leak", json!([mebibytes])).await.result.get().to_owned());
+    }
+    assert_eq!((&pids[0], &pids[1]), (&pids[1], &pids[2]));
+    assert_ne!(pids[2], pids[3]);
+    program.term();
+    assert!(program.wait_exit(SOON).await.success(), "{}", program.log_tail());
+}
+
+/// Where no child could be started, a message that was acked before was simply gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_was_acked_before_fails_where_there_is_no_child() {
+    let stage = Stage::new("no-child").await;
+    let path = std::env::temp_dir().join(format!("celeriac-no-child-{}", std::process::id()));
+    std::fs::copy(example(), &path).unwrap();
+    let program = serving_by(&path, &stage, &[]).await;
+    assert_eq!(stage.outcome("proc.early", json!([])).await.status, TaskState::Success);
+    // It cannot start itself again.
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(stage.outcome("proc.abort", json!([])).await.status, TaskState::Failure);
+    let text = stage.outcome("proc.early", json!([])).await.exception().unwrap().repr();
+    assert!(text.starts_with("WorkerLostError('No child process could run this task"), "{text}");
+    program.term();
+    program.wait_exit(SOON).await;
+}
+
+/// The hard limit is for the task. It killed children that only waited for a slow store, and tasks that had succeeded were
+/// told to have failed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_store_does_not_count_as_the_tasks_time() {
+    let redis = Redis::start().await;
+    let stage = Stage::on(Rabbit::shared().await.vhost("slow-store").await, redis.url(0)).await;
+    let _program = serving(&stage, &[]).await;
+    let child = stage.outcome("proc.pid", json!([])).await.result.get().to_owned();
+    redis.pause();
+    let id = stage.call("proc.limited", json!([1])).await;
+    // Its limit is a second.
+    wait::nothing_for(Duration::from_millis(2_500)).await;
+    redis.resume();
+    assert_eq!(stage.end_of(&id).await.status, TaskState::Success);
+    // What was on its way to the store arrives in any case; the child must be alive, too.
+    assert_eq!(stage.outcome("proc.pid", json!([])).await.result.get(), child);
+}
+
+/// A child that is stopped takes no call, and the worker tried for ever to tell it of one that does not fit into the socket.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_child_that_takes_no_call_is_replaced() {
+    let stage = Stage::new("stopped-child").await;
+    let program = serving(&stage, &[]).await;
+    let stopped = stage.outcome("proc.pid", json!([])).await.result.get().to_owned();
+    assert!(Command::new("kill").args(["-STOP", &stopped]).status().unwrap().success());
+    let large = stage.call("proc.pid", json!(["x".repeat(2 << 20)])).await;
+    // It takes no argument: another child says so.
+    assert_eq!(stage.end_of(&large).await.exception().unwrap().exc_type, "TypeError");
+    let other = stage.outcome("proc.pid", json!([])).await.result.get().to_owned();
+    assert_ne!(other, stopped);
+    program.term();
+    assert!(program.wait_exit(SOON).await.success(), "{}", program.log_tail());
 }

@@ -61,11 +61,12 @@ pub(crate) async fn run(worker: Worker) -> Result<Stopped, WorkerError> {
             tell(&mut wire, Disposition::Discard).await?;
             continue;
         };
-        let (done, mut ended) = oneshot::channel();
-        let (own, running) = (engine.clone(), job.clone());
+        let ((done, mut ended), (over, mut run_over)) = (oneshot::channel(), oneshot::channel());
+        let (own, call) = (engine.clone(), job.clone());
         lanes.spawn_finite(&runtime.handle(), "job", async move {
-            let _ = done.send(carry_out(&own, &running).await);
+            let _ = done.send(carry_out(&own, &call, over).await);
         });
+        let mut running = true;
         let disposition = loop {
             tokio::select! {
                 disposition = &mut ended => match disposition {
@@ -75,6 +76,10 @@ pub(crate) async fn run(worker: Worker) -> Result<Stopped, WorkerError> {
                         return Err(WorkerError::Service(ended));
                     }
                 },
+                _ = &mut run_over, if running => {
+                    running = false;
+                    wire.send(&ToWorker::Ended, &[]).await.map_err(WorkerError::Runtime)?;
+                }
                 frame = wire.recv::<ToChild>() => match frame {
                     Ok(Some((ToChild::End { terminated: true }, _))) => job.interrupts.raise(Interrupt::Terminated),
                     Ok(Some((ToChild::End { terminated: false }, _))) => job.interrupts.raise(Interrupt::Shutdown),
@@ -112,9 +117,10 @@ fn job(engine: &Engine, run: &mut Run, body: Bytes) -> Option<Arc<Job>> {
     Some(Arc::new(job))
 }
 
-/// Runs the job and does all that follows but settling its message.
-async fn carry_out(engine: &Arc<Engine>, job: &Arc<Job>) -> Disposition {
+/// Runs the job, says when it is `over`, and does all that follows but settling its message.
+async fn carry_out(engine: &Arc<Engine>, job: &Arc<Job>, over: oneshot::Sender<()>) -> Disposition {
     let settlement = engine.execute_job(job).await;
+    let _ = over.send(());
     let (ticket, disposition) = oneshot::channel();
     let finished = Finished { ticket: Ticket::Elsewhere(job.clone(), ticket), settlement };
     settler::settle_one(engine, finished).await;

@@ -51,6 +51,8 @@ pub(super) struct Run {
 pub(super) enum ToWorker {
     /// It takes calls.
     Ready,
+    /// The task has ended; what follows from it is being done.
+    Ended,
     /// The call has ended, and all that follows from it is done but this.
     Done { disposition: Ending },
 }

@@ -2,8 +2,8 @@
 //!
 //! Celery's matrix: an early-acked task and, by default, a late-acked one fail with `WorkerLostError`; with
 //! `reject_on_worker_lost` a late-acked one is delivered again. There Celery goes on for ever, so a task that takes its
-//! process with it kills one child after the other. Here it is delivered `max_crashes` times, counted in the result
-//! store by the task's id; then it fails, and its message is rejected, so that a dead-letter exchange can keep it.
+//! process with it kills one child after the other. Here it is delivered `max_crashes` times, as [`crashes`] counts; then
+//! it fails, and its message is rejected, so that a dead-letter exchange can keep it.
 
 use std::time::Duration;
 
@@ -40,17 +40,23 @@ fn fate(rules: Rules, crashes: Option<u64>, max_crashes: u32) -> Fate {
     }
 }
 
-/// What follows; `ending` is how the process ended.
-pub(super) async fn settlement(engine: &Engine, job: &Job, ending: &str, runtime: Duration) -> Settlement {
+/// What follows; `ending` is how the process ended, `before` how often the job was lost already.
+pub(super) async fn settlement(
+    engine: &Engine,
+    job: &Job,
+    before: Option<u64>,
+    ending: &str,
+    runtime: Duration,
+) -> Settlement {
     let text = format!("Worker exited prematurely: {ending} Job: {}.", job.request.id());
     tracing::error!(id = %job.request.id(), task = %job.request.task(), "{text}");
-    let times_lost = match job.rules.reject_on_worker_lost {
-        true => crashes::count(engine, job).await,
-        false => None,
-    };
+    let times_lost = before.filter(|_| engine.celery.cluster().is_some()).map(|before| before + 1);
     let failure = |text: &str| Outcome::Failure { failure: Failure::worker_lost(text), expected: false };
     match fate(job.rules, times_lost, engine.settings.max_crashes) {
-        Fate::Fail => settled(engine, job, failure(&text), false, runtime),
+        Fate::Fail => {
+            crashes::end(engine, job).await;
+            settled(engine, job, failure(&text), false, runtime)
+        }
         Fate::Again => {
             if engine.wants(job.rules).events {
                 engine.emitter.emit(EventBody::Task(Box::new(events::rejected(job.request.id(), true))));

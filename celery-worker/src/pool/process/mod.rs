@@ -26,7 +26,7 @@ use frame::{Run, ToChild, ToWorker, Wire};
 
 use crate::config::CHILD_MARKER;
 use crate::context::Interrupt;
-use crate::pool::Job;
+use crate::pool::{Job, crashes};
 use crate::task::{Failure, Outcome};
 use crate::trace::log;
 use crate::trace::settle::{self, Disposition, Ended, Settlement};
@@ -36,6 +36,8 @@ use crate::worker::engine::Engine;
 const BOOT: Duration = Duration::from_secs(60);
 /// How long a child has to end a task that was terminated, before it is killed.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long a child may take to take a call. It waits for nothing else.
+const HAND_OVER: Duration = Duration::from_secs(10);
 /// How long the system may take to tell how a child ended.
 const REAP: Duration = Duration::from_secs(5);
 /// The pause after a child that could not be started.
@@ -61,6 +63,8 @@ struct Child {
 
 /// How a call in a child ended.
 enum How {
+    /// It did not begin: the child did not take it.
+    Unstarted,
     /// The child did all that follows.
     Done(Disposition),
     /// It ran into its hard limit.
@@ -95,15 +99,11 @@ impl Processes {
         }
     }
 
-    /// Runs a job that has begun in a child; what follows from it here.
-    pub(crate) async fn run(&self, engine: &Engine, job: &Arc<Job>) -> Settlement {
+    /// Runs a job that has begun in a child; what follows from it here. `lost_before`: how often it was lost already.
+    pub(crate) async fn run(&self, engine: &Engine, job: &Arc<Job>, lost_before: Option<u64>) -> Settlement {
         let mut child = match self.acquire().await {
             Ok(child) => child,
-            Err(err) => {
-                tracing::error!(%err, id = %job.request.id(), "no child process for this task; its message is given back");
-                tokio::time::sleep(PAUSE).await;
-                return nothing_more(job, Disposition::Requeue);
-            }
+            Err(err) => return unstarted(engine, job, &err.to_string()).await,
         };
         job.set_pid(child.pid);
         let begin = Instant::now();
@@ -111,7 +111,14 @@ impl Processes {
         let runtime = begin.elapsed();
         engine.stats.ended(runtime);
         child.done += 1;
+        if !matches!(how, How::Lost(_)) {
+            crashes::end(engine, job).await;
+        }
         match how {
+            How::Unstarted => {
+                self.kill(child).await;
+                unstarted(engine, job, "the child process did not take it").await
+            }
             How::Done(disposition) => {
                 self.release(engine, child).await;
                 nothing_more(job, disposition)
@@ -133,7 +140,7 @@ impl Processes {
             }
             How::Lost(status) => {
                 self.kill(child).await;
-                lost::settlement(engine, job, &ending(status), runtime).await
+                lost::settlement(engine, job, lost_before, &ending(status), runtime).await
             }
         }
     }
@@ -212,31 +219,48 @@ async fn attend(child: &mut Child, engine: &Engine, job: &Arc<Job>) -> How {
     let (run, body) = Run::of(&job.request, job.limits.soft, job.limits.hard, engine.wants_events());
     let start = Instant::now();
     let hard = job.limits.hard.map(|limit| start + limit);
-    if child.wire.send(&ToChild::Run(Box::new(run)), &body).await.is_err() {
-        return How::Lost(reap(child).await);
+    // Of a frame that is not whole nothing is run.
+    match timeout(HAND_OVER, child.wire.send(&ToChild::Run(Box::new(run)), &body)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) | Err(_) => return How::Unstarted,
     }
     let mut told: Option<(Interrupt, Instant)> = None;
+    let mut running = true;
     loop {
         tokio::select! {
             biased;
             frame = child.wire.recv::<ToWorker>() => match frame {
                 Ok(Some((ToWorker::Done { disposition }, _))) => return How::Done(disposition.into()),
+                Ok(Some((ToWorker::Ended, _))) => {
+                    running = false;
+                    told = told.filter(|(interrupt, _)| *interrupt != Interrupt::Terminated);
+                }
                 Ok(Some((ToWorker::Ready, _))) => {}
                 Ok(None) | Err(_) => return match told {
                     Some((interrupt, _)) => How::Killed(interrupt),
                     None => How::Lost(reap(child).await),
                 },
             },
-            () = at(hard) => return How::HardLimit(job.limits.hard.unwrap_or_default()),
+            () = at(hard.filter(|_| running)) => return How::HardLimit(job.limits.hard.unwrap_or_default()),
             () = at(told.map(|(_, until)| until)) => return How::Killed(told.map_or(Interrupt::Shutdown, |(why, _)| why)),
-            interrupt = job.interrupts.end_wanted(), if told.is_none() => {
+            interrupt = end_wanted(job, running), if told.is_none() => {
                 let end = ToChild::End { terminated: interrupt == Interrupt::Terminated };
-                if job.kill.load(Ordering::SeqCst) || child.wire.send(&end, &[]).await.is_err() {
+                let now = job.kill.load(Ordering::SeqCst);
+                if now || !matches!(timeout(GRACE, child.wire.send(&end, &[])).await, Ok(Ok(()))) {
                     return How::Killed(interrupt);
                 }
                 told = Some((interrupt, Instant::now() + GRACE));
             }
         }
+    }
+}
+
+/// Waits until the call's end is wanted. A task that has ended cannot be terminated any more, but what follows from it can
+/// be cut off.
+async fn end_wanted(job: &Job, running: bool) -> Interrupt {
+    match job.interrupts.end_wanted().await {
+        Interrupt::Terminated if !running => std::future::pending().await,
+        interrupt => interrupt,
     }
 }
 
@@ -283,6 +307,19 @@ fn memory(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.split_whitespace().next()?.parse().ok()
+}
+
+/// No child has taken the job: its message is given back, or, where it was acked before, the task fails.
+async fn unstarted(engine: &Engine, job: &Job, problem: &str) -> Settlement {
+    tracing::error!(id = %job.request.id(), task = %job.request.task(), problem, "no child process for this task");
+    crashes::end(engine, job).await;
+    tokio::time::sleep(PAUSE).await;
+    if job.rules.acks_late {
+        return nothing_more(job, Disposition::Requeue);
+    }
+    let text = format!("No child process could run this task, and its message was acked before: {problem}");
+    let outcome = Outcome::Failure { failure: Failure::worker_lost(&text), expected: false };
+    settled(engine, job, outcome, false, Duration::ZERO)
 }
 
 /// The child has done everything but settling the message.
