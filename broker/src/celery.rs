@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 
 use crate::amqp::connection::{Dial, Link, Purpose, State};
 use crate::amqp::delayed::{self, Ladder};
-use crate::amqp::{ConsumeOptions, Consumer, Publisher, QueueDepth, QueueSpec, Route, topology};
+use crate::amqp::{
+    ConsumeOptions, Consumer, Publisher, QueueDepth, QueueSpec, Route, Verdict, sift, topology,
+};
 use crate::backend::ResultBackend;
 use crate::builder::CeleryBuilder;
 use crate::clock::{Clock, Lamport};
@@ -222,6 +224,24 @@ impl Celery {
         self.require_servers()?;
         let session = self.control_link().connected(self.shared.publish_timeout).await?;
         topology::purge(&session, queue.as_str()).await
+    }
+
+    /// Looks at the messages of a queue one by one, `limit` at the most, and takes out those that `judge` says so of; all
+    /// others are back in their places at the end. Whether that were all of them; `None` if there is no such queue. For
+    /// dead letters: each message that is kept counts as delivered once more.
+    ///
+    /// # Errors
+    /// There is no connection, the user may not, or a consumer of this queue has it for itself. What was taken by then is
+    /// gone.
+    pub async fn sift(
+        &self,
+        queue: &QueueName,
+        limit: usize,
+        judge: impl AsyncFnMut(&RawMessage) -> Verdict,
+    ) -> Result<Option<bool>, BrokerError> {
+        self.require_servers()?;
+        let session = self.control_link().connected(self.shared.publish_timeout).await?;
+        sift::sift(&session, queue, limit, judge).await
     }
 
     /// Makes sure that a queue exists; one that does is adopted as it is.

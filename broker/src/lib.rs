@@ -25,7 +25,7 @@ pub use error::{BackendError, BackendErrorKind, BrokerError, BrokerErrorKind, Mi
 mod amqp;
 pub use amqp::{
     ConsumeOptions, Consumer, ConsumerEvent, Delivery, ExchangeSpec, Existing, PublishOptions, Publisher,
-    QueueDepth, QueueSpec, Requeue, Route, Token, WhenUnavailable, undelayed,
+    QueueDepth, QueueSpec, Requeue, Route, Token, Verdict, WhenUnavailable, undelayed,
 };
 
 mod backend;

@@ -10,6 +10,7 @@ pub(crate) mod backoff;
 pub(crate) mod connection;
 pub(crate) mod delayed;
 mod fault;
+pub(crate) mod sift;
 pub(crate) mod table;
 pub(crate) mod topology;
 
@@ -28,4 +29,5 @@ pub use consumer::{ConsumeOptions, Consumer, ConsumerEvent};
 pub use delayed::undelayed;
 pub use delivery::{Delivery, Requeue, Token};
 pub use publisher::{PublishOptions, Publisher, Route, WhenUnavailable};
+pub use sift::Verdict;
 pub use topology::{ExchangeSpec, Existing, QueueDepth, QueueSpec};
