@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use flower_lite::access::Users;
+use flower_lite::access::Access;
 use flower_lite::guard::Hosts;
 use flower_lite::startup::{Application, Feed, ServeOptions};
 use flower_lite::{Monitor, MonitorOptions};
@@ -46,7 +46,7 @@ async fn main() -> std::io::Result<()> {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
             prefix: options.get("prefix").cloned().unwrap_or_default(),
             hosts: Hosts::Loopback(Vec::new()),
-            users: Users::default(),
+            access: Access::open().map_err(std::io::Error::other)?,
         },
     )?;
     let prefix = options.get("prefix").map_or("", String::as_str).trim_matches('/');

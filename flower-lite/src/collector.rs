@@ -111,7 +111,8 @@ async fn take(shared: &Shared, input: Input) {
             // So that streams tell of it with their next overview.
             shared.state_mut().note_undecodable(0);
         }
-        Input::Events { events, undecodable, received } => {
+        Input::Events { mut events, undecodable, received } => {
+            events.iter_mut().for_each(|event| shared.options.redactor.event(event));
             if undecodable > 0 {
                 shared.state_mut().note_undecodable(undecodable);
             }

@@ -2,6 +2,8 @@
 //!
 //! Names of the environment are Flower's where Flower has the setting.
 
+mod settings;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -10,226 +12,23 @@ use std::time::Duration;
 use celery_broker::config::{CLIENT_SETTINGS, Kind, Layered, Setting, Sources};
 use clap::{Arg, Command};
 
-use crate::access::{Control, Users};
+use crate::access::{Access, AccessOptions, Control, Users, secret};
 use crate::guard::Hosts;
 use crate::history::{HistoryOptions, Retention};
 use crate::monitor::MonitorOptions;
+use crate::redact::Redactor;
 use crate::startup::ServeOptions;
 use crate::state::Limits;
 
-/// The settings that only this program has.
-pub const OWN_SETTINGS: &[Setting] = &[
-    Setting {
-        name: "address",
-        flag: "address",
-        env: "FLOWER_ADDRESS",
-        kind: Kind::Text,
-        default: Some("127.0.0.1"),
-        secret: false,
-        doc: "Where to listen. Other machines can reach it only with `--basic-auth`, or with `--insecure-no-auth`.",
-    },
-    Setting {
-        name: "port",
-        flag: "port",
-        env: "FLOWER_PORT",
-        kind: Kind::Integer { min: 0, max: 65_535 },
-        default: Some("5555"),
-        secret: false,
-        doc: "The port to listen on; 0 takes any that is free.",
-    },
-    Setting {
-        name: "url_prefix",
-        flag: "url-prefix",
-        env: "FLOWER_URL_PREFIX",
-        kind: Kind::Text,
-        default: None,
-        secret: false,
-        doc: "Serve under this path instead of the root.",
-    },
-    Setting {
-        name: "insecure_no_auth",
-        flag: "insecure-no-auth",
-        env: "FLOWER_INSECURE_NO_AUTH",
-        kind: Kind::Bool,
-        default: Some("false"),
-        secret: false,
-        doc: "Listen where other machines can reach it, though nobody is asked who they are.",
-    },
-    Setting {
-        name: "basic_auth",
-        flag: "basic-auth",
-        env: "FLOWER_BASIC_AUTH",
-        kind: Kind::List,
-        default: None,
-        secret: true,
-        doc: "Who may come in: `user:password`, several with commas between. They may also control workers and tasks.",
-    },
-    Setting {
-        name: "unauthenticated_api",
-        flag: "unauthenticated-api",
-        env: "FLOWER_UNAUTHENTICATED_API",
-        kind: Kind::Bool,
-        default: Some("false"),
-        secret: false,
-        doc: "Let whoever reaches the monitor control workers and tasks, though nobody is asked who they are.",
-    },
-    Setting {
-        name: "read_only",
-        flag: "read-only",
-        env: "FLOWER_READ_ONLY",
-        kind: Kind::Bool,
-        default: Some("false"),
-        secret: false,
-        doc: "Control nothing, whoever asks. Without `basic_auth` and `unauthenticated_api` that is so anyway.",
-    },
-    Setting {
-        name: "allowed_hosts",
-        flag: "allowed-hosts",
-        env: "FLOWER_ALLOWED_HOSTS",
-        kind: Kind::List,
-        default: None,
-        secret: false,
-        doc: "Names by which a monitor on loopback may be called besides localhost, as by a proxy in front of it.",
-    },
-    Setting {
-        name: "enable_events",
-        flag: "enable-events",
-        env: "FLOWER_ENABLE_EVENTS",
-        kind: Kind::Bool,
-        default: Some("true"),
-        secret: false,
-        doc: "Tell all workers, again and again, to send events of their tasks.",
-    },
-    Setting {
-        name: "max_tasks",
-        flag: "max-tasks",
-        env: "FLOWER_MAX_TASKS",
-        kind: Kind::Integer { min: 1, max: 100_000_000 },
-        default: Some("100000"),
-        secret: false,
-        doc: "How many tasks are remembered.",
-    },
-    Setting {
-        name: "memory_budget",
-        flag: "memory-budget",
-        env: "FLOWER_MEMORY_BUDGET",
-        kind: Kind::Integer { min: 1, max: 1_000_000 },
-        default: Some("256"),
-        secret: false,
-        doc: "How much memory tasks may take, in MiB, estimated; what was changed longest ago is forgotten first.",
-    },
-    Setting {
-        name: "max_workers",
-        flag: "max-workers",
-        env: "FLOWER_MAX_WORKERS",
-        kind: Kind::Integer { min: 1, max: 1_000_000 },
-        default: Some("5000"),
-        secret: false,
-        doc: "How many workers are remembered.",
-    },
-    Setting {
-        name: "purge_offline_workers",
-        flag: "purge-offline-workers",
-        env: "FLOWER_PURGE_OFFLINE_WORKERS",
-        kind: Kind::Duration,
-        default: None,
-        secret: false,
-        doc: "Forget a worker that was silent for so long. Unset: never.",
-    },
-    Setting {
-        name: "db",
-        flag: "db",
-        env: "FLOWER_DB",
-        kind: Kind::Text,
-        default: None,
-        secret: false,
-        doc: "A file to keep the history in (SQLite). Unset: what is known is gone when the monitor ends.",
-    },
-    Setting {
-        name: "retain",
-        flag: "retain",
-        env: "FLOWER_RETAIN",
-        kind: Kind::Duration,
-        default: Some("7d"),
-        secret: false,
-        doc: "For how long the history keeps a task.",
-    },
-    Setting {
-        name: "max_db_size",
-        flag: "max-db-size",
-        env: "FLOWER_MAX_DB_SIZE",
-        kind: Kind::Integer { min: 1, max: 1_000_000 },
-        default: Some("2048"),
-        secret: false,
-        doc: "How large the history may become, in MiB; then the oldest tasks are removed.",
-    },
-    Setting {
-        name: "brokers",
-        flag: "brokers",
-        env: "FLOWER_BROKERS",
-        kind: Kind::List,
-        default: None,
-        secret: true,
-        doc: "More brokers or virtual hosts to watch, as `name=url`; each is served under /brokers/<name>.",
-    },
-    Setting {
-        name: "record",
-        flag: "record",
-        env: "FLOWER_RECORD",
-        kind: Kind::Text,
-        default: None,
-        secret: false,
-        doc: "A file to record the events in that come in, for a replay. It holds what events hold: arguments, results.",
-    },
-    Setting {
-        name: "replay",
-        flag: "replay",
-        env: "FLOWER_REPLAY",
-        kind: Kind::Text,
-        default: None,
-        secret: false,
-        doc: "A recording to show instead of what a broker tells.",
-    },
-    Setting {
-        name: "replay_speed",
-        flag: "replay-speed",
-        env: "FLOWER_REPLAY_SPEED",
-        kind: Kind::Float,
-        default: Some("0"),
-        secret: false,
-        doc: "How fast a recording is replayed: 1 as it happened, 10 ten times as fast, 0 all at once.",
-    },
-    Setting {
-        name: "max_streams",
-        flag: "max-streams",
-        env: "FLOWER_MAX_STREAMS",
-        kind: Kind::Integer { min: 1, max: 100_000 },
-        default: Some("512"),
-        secret: false,
-        doc: "How many live streams may be open at a time.",
-    },
-    Setting {
-        name: "log_level",
-        flag: "log-level",
-        env: "FLOWER_LOG",
-        kind: Kind::Text,
-        default: Some("info"),
-        secret: false,
-        doc: "What is logged: a level, or a filter such as `warn,flower_lite=debug`.",
-    },
-    Setting {
-        name: "log_format",
-        flag: "log-format",
-        env: "FLOWER_LOG_FORMAT",
-        kind: Kind::Choice(&["text", "json"]),
-        default: Some("text"),
-        secret: false,
-        doc: "How log lines look.",
-    },
-];
+pub use settings::OWN_SETTINGS;
 
 /// Every setting of the program.
 pub const TABLES: [&[Setting]; 2] = [OWN_SETTINGS, CLIENT_SETTINGS];
+
+/// The shortest secret that signs sessions.
+const MIN_SECRET: usize = 32;
+/// The shortest password that is hashed.
+const MIN_PASSWORD: usize = 8;
 
 /// What the values mean.
 #[derive(Clone)]
@@ -248,6 +47,8 @@ pub struct Config {
     pub replay_speed: f64,
     /// Where the history is kept.
     pub history: Option<HistoryOptions>,
+    /// For how long the audit log keeps an entry.
+    pub audit_retain: Duration,
     /// What is logged.
     pub log_level: String,
     /// Whether log lines are JSON.
@@ -263,9 +64,13 @@ pub enum Asked {
     Run(Box<Config>),
     /// To print this, and no more.
     Print(String),
+    /// To print the hash of the password that comes in.
+    HashPassword,
+    /// To print a new token, and its digest.
+    NewToken,
 }
 
-/// Reads the command line, then the environment.
+/// Reads the command line, then the environment, then the file that `--config` names.
 ///
 /// # Errors
 /// Says, for each value that can't be used, where it stands and what would be right.
@@ -275,10 +80,22 @@ pub fn read() -> Result<Asked, String> {
         Err(told) if !told.use_stderr() => return Ok(Asked::Print(told.to_string())),
         Err(told) => return Err(told.to_string()),
     };
+    match matches.subcommand_name() {
+        Some("hash-password") => return Ok(Asked::HashPassword),
+        Some("new-token") => return Ok(Asked::NewToken),
+        _ => {}
+    }
     let flag = |name: &str| matches.get_one::<String>(name).cloned();
     #[expect(clippy::disallowed_methods, reason = "I7: the environment is read here")]
     let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let config = Config::load(&Sources { flag: &flag, env: &env, file: None })?;
+    let path = matches.get_one::<String>("config").cloned().or_else(|| env("FLOWER_CONFIG"));
+    let text = path.as_ref().map(|path| {
+        std::fs::read_to_string(path)
+            .map_err(|error| format!("--config (FLOWER_CONFIG): {path} can't be read: {error}"))
+    });
+    let text = text.transpose()?;
+    let file = path.as_deref().zip(text.as_deref());
+    let config = Config::load(&Sources { flag: &flag, env: &env, file })?;
     Ok(Asked::Run(Box::new(config)))
 }
 
@@ -287,7 +104,15 @@ pub fn read() -> Result<Asked, String> {
 pub fn command() -> Command {
     let program = Command::new("flower-lite")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("A live monitor for Celery: workers and tasks as pages, JSON and metrics");
+        .about("A live monitor for Celery: workers and tasks as pages, JSON and metrics")
+        .subcommand(
+            Command::new("hash-password")
+                .about("Reads a password from standard input, prints its hash for `users`"),
+        )
+        .subcommand(Command::new("new-token").about("Prints a new token and its digest for `tokens`"))
+        .arg(Arg::new("config").long("config").value_name("FILE").help(
+            "A TOML file with settings by their names; flags and environment go first [env: FLOWER_CONFIG]",
+        ));
     let flags = TABLES.iter().copied().flatten().filter(|setting| !setting.flag.is_empty());
     program.args(flags.map(|setting| {
         let default = setting.default.map_or(String::new(), |value| format!(" [default: {value}]"));
@@ -325,7 +150,8 @@ impl Config {
             values.integer(name).and_then(|value| usize::try_from(value).ok()).unwrap_or(otherwise)
         };
         let usual = Limits::default();
-        let users = Users::parse(&values.list("basic_auth"))?;
+        let users = Users::parse(&values.list("basic_auth"), &values.list("users"), &values.list("tokens"))?;
+        let address = address(&values, users.is_empty())?;
         let control = match (values.boolean("read_only"), values.boolean("unauthenticated_api")) {
             (true, _) => Control::ReadOnly,
             (false, false) if users.is_empty() => Control::NeedsAuthentication,
@@ -344,6 +170,9 @@ impl Config {
             control,
             history: None,
             recorder: None,
+            audit: None,
+            dead_letter_queues: values.list("dead_letter_queues"),
+            redactor: Redactor::new(values.list("redact").iter().map(String::as_str)),
         };
         let history = values.text("db").map(|path| HistoryOptions {
             path: path.into(),
@@ -352,16 +181,16 @@ impl Config {
                 bytes: number("max_db_size", 2_048) as u64 * (1 << 20),
             },
         });
-        let address = address(&values)?;
+        let names = values.list("allowed_hosts");
         let serve = ServeOptions {
             address,
             prefix: values.text("url_prefix").unwrap_or_default().to_owned(),
-            hosts: if address.ip().is_loopback() {
-                Hosts::Loopback(values.list("allowed_hosts"))
-            } else {
-                Hosts::Any
+            hosts: match (address.ip().is_loopback(), names.is_empty()) {
+                (true, _) => Hosts::Loopback(names),
+                (false, false) => Hosts::Named(names),
+                (false, true) => Hosts::Any,
             },
-            users,
+            access: access(&values, users)?,
         };
         Ok(Config {
             serve,
@@ -371,11 +200,48 @@ impl Config {
             replay: values.text("replay").map(PathBuf::from),
             replay_speed: values.float("replay_speed").unwrap_or(0.0).max(0.0),
             history,
+            audit_retain: values.duration("audit_retain").unwrap_or(Duration::from_secs(7_776_000)),
             log_level: values.text("log_level").unwrap_or("info").to_owned(),
             log_json: values.text("log_format") == Some("json"),
             values,
         })
     }
+}
+
+/// How people come in.
+fn access(values: &Layered, users: Users) -> Result<Access, String> {
+    let secret = values.text("cookie_secret").map(str::to_owned);
+    if secret.as_ref().is_some_and(|secret| secret.chars().count() < MIN_SECRET) {
+        return Err(format!(
+            "cookie_secret (FLOWER_COOKIE_SECRET, --cookie-secret): has fewer than {MIN_SECRET} characters; \
+             `openssl rand -hex 32` makes one"
+        ));
+    }
+    let public_url = values.text("public_url").map(|url| url.trim_end_matches('/').to_owned());
+    let host =
+        public_url.as_deref().map(|url| url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")));
+    if host.is_some_and(|host| host.is_none_or(|host| host.is_empty() || host.contains(['/', '?', '#', '@'])))
+    {
+        return Err("public_url (FLOWER_PUBLIC_URL, --public-url): must be like https://monitor.example, without a path; \
+                    the path is url_prefix"
+            .to_owned());
+    }
+    let lifetime = values.duration("session_lifetime").unwrap_or(Duration::from_secs(43_200));
+    Access::new(AccessOptions { users, secret, lifetime, public_url })
+}
+
+/// The hash of a password that was read as a line.
+///
+/// # Errors
+/// There is none, or it is too short to be one.
+pub fn hash_line(line: &str) -> Result<String, String> {
+    let password = line.trim_end_matches(['\r', '\n']);
+    if password.chars().count() < MIN_PASSWORD {
+        return Err(format!(
+            "hash-password: the password on standard input has fewer than {MIN_PASSWORD} characters"
+        ));
+    }
+    secret::hash_password(password)
 }
 
 /// Brokers by name; a name is a part of an address.
@@ -398,7 +264,7 @@ fn brokers(pairs: &[String]) -> Result<Vec<(String, String)>, String> {
 }
 
 /// Where to listen: on loopback, unless it was said that anyone may come.
-fn address(values: &Layered) -> Result<SocketAddr, String> {
+fn address(values: &Layered, nobody: bool) -> Result<SocketAddr, String> {
     let text = values.text("address").unwrap_or_default();
     let ip: IpAddr = match text {
         "localhost" => Ipv4Addr::LOCALHOST.into(),
@@ -406,11 +272,10 @@ fn address(values: &Layered) -> Result<SocketAddr, String> {
             format!("address (FLOWER_ADDRESS, --address): `{text}` is not an IP address, such as 127.0.0.1")
         })?,
     };
-    let asked = !values.list("basic_auth").is_empty() || values.boolean("insecure_no_auth");
-    if !ip.is_loopback() && !asked {
+    if !ip.is_loopback() && nobody && !values.boolean("insecure_no_auth") {
         return Err(format!(
             "address (FLOWER_ADDRESS, --address): {ip} can be reached from other machines, and nobody is asked who they \
-             are: say who may come in with --basic-auth user:password, listen on 127.0.0.1 and put a proxy with \
+             are: say who may come in with --basic-auth user:password or --users, listen on 127.0.0.1 and put a proxy with \
              authentication in front, or say --insecure-no-auth"
         ));
     }
@@ -462,7 +327,48 @@ mod tests {
         let config =
             load(&[("FLOWER_BASIC_AUTH", "user:canary"), ("FLOWER_ADDRESS", "0.0.0.0")]).expect("asked");
         assert!(!format!("{config:?}").contains("canary"));
-        assert!(!config.serve.users.is_empty());
+        assert!(config.serve.access.asks() && config.serve.access.takes_passwords());
+        let token = format!("ci:viewer:{}", "0a".repeat(32));
+        let config = load(&[("FLOWER_TOKENS", &token), ("FLOWER_ADDRESS", "0.0.0.0")]).expect("asked");
+        assert!(config.serve.access.asks() && !config.serve.access.takes_passwords());
+    }
+
+    #[test]
+    fn what_keeps_others_out_is_checked() {
+        for (name, value) in [
+            ("FLOWER_COOKIE_SECRET", "canary"),
+            ("FLOWER_PUBLIC_URL", "monitor.example"),
+            ("FLOWER_PUBLIC_URL", "https://u:canary@monitor.example"),
+            ("FLOWER_PUBLIC_URL", "https://monitor.example/flower"),
+            ("FLOWER_USERS", "anna:admin:canary"),
+        ] {
+            let told = load(&[(name, value)]).expect_err(value);
+            assert!(told.contains(name) && !told.contains("canary"), "{told}");
+        }
+        let named = load(&[
+            ("FLOWER_ADDRESS", "::"),
+            ("FLOWER_BASIC_AUTH", "a:b"),
+            ("FLOWER_ALLOWED_HOSTS", "m.example"),
+        ])
+        .expect("right");
+        assert!(named.serve.hosts.allow(Some("m.example")) && !named.serve.hosts.allow(Some("evil.example")));
+        assert!(hash_line("short\n").is_err());
+        assert!(hash_line("long enough\n").is_ok_and(|hash| {
+            secret::Password::parse_hash(&hash).is_ok_and(|known| known.is("long enough"))
+        }));
+    }
+
+    #[test]
+    fn flags_go_before_the_environment_and_that_before_the_file() {
+        let file = Some((
+            "flower.toml",
+            "users = [\"a:admin:$argon2id$v=19$m=8,t=1,p=1$YWFhYWFhYWE$YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE\"]\nport = 1\nmax_tasks = 5",
+        ));
+        let flag = |name: &str| (name == "port").then(|| "3".to_owned());
+        let env = |name: &str| matches!(name, "FLOWER_PORT" | "FLOWER_MAX_TASKS").then(|| "2".to_owned());
+        let config = Config::load(&Sources { flag: &flag, env: &env, file }).expect("right");
+        assert_eq!((config.serve.address.port(), config.monitor.limits.max_tasks), (3, 2));
+        assert!(config.serve.access.takes_passwords(), "commas in hashes don't separate users");
     }
 
     #[test]

@@ -50,6 +50,53 @@ impl Problem {
         Problem::new(StatusCode::MISDIRECTED_REQUEST, "Wrong host", detail)
     }
 
+    /// Nobody said who they are, or what they said is wrong.
+    #[must_use]
+    pub fn who_is_it() -> Problem {
+        let detail = "log in, or send a user's name and password or a token with the request";
+        Problem::new(StatusCode::UNAUTHORIZED, "Not logged in", detail)
+    }
+
+    /// They were wrong too often.
+    #[must_use]
+    pub fn wait(seconds: f64) -> Problem {
+        let detail = format!("too many wrong passwords: try again in {:.0} seconds", seconds.ceil());
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many log-ins", detail)
+    }
+
+    /// There is no broker to ask.
+    #[must_use]
+    pub fn no_broker() -> Problem {
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "No broker",
+            "this monitor has no broker: it shows a recording",
+        )
+    }
+
+    /// Broker or result backend can't be reached, or do not do it.
+    #[must_use]
+    pub fn unavailable(cause: &dyn fmt::Display) -> Problem {
+        tracing::warn!(%cause, "an action could not be carried out");
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Broker or result backend unavailable",
+            cause.to_string(),
+        )
+    }
+
+    /// As many are at work as may be.
+    #[must_use]
+    pub fn too_many(detail: &str) -> Problem {
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many", detail)
+    }
+
+    /// It may not be done.
+    #[must_use]
+    pub fn not_permitted(why: &dyn fmt::Display) -> Problem {
+        Problem::new(StatusCode::FORBIDDEN, "Not permitted", why.to_string())
+    }
+
     /// The history on disk can't be read.
     #[must_use]
     pub fn history(cause: &dyn fmt::Display) -> Problem {
@@ -83,7 +130,9 @@ impl ResponseError for Problem {
         let mut response = HttpResponse::build(self.status);
         match self.status {
             StatusCode::METHOD_NOT_ALLOWED => response.insert_header(("Allow", "GET, HEAD")),
-            StatusCode::SERVICE_UNAVAILABLE => response.insert_header(("Retry-After", "5")),
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+                response.insert_header(("Retry-After", "5"))
+            }
             _ => &mut response,
         };
         let body = serde_json::to_string(self).unwrap_or_default();

@@ -14,6 +14,7 @@ use futures_util::future::join_all;
 use serde_json::{Map, Value};
 
 use crate::clock;
+use crate::redact::Redactor;
 
 /// How long a worker may take to answer; Flower's.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -42,10 +43,17 @@ fn questions(one: bool) -> Vec<(&'static str, Command)> {
 /// The answers of all workers.
 #[derive(Debug, Default)]
 pub struct Answers {
+    redactor: Redactor,
     workers: Mutex<BTreeMap<String, Map<String, Value>>>,
 }
 
 impl Answers {
+    /// None yet; values are taken out of them before they are kept.
+    #[must_use]
+    pub fn new(redactor: Redactor) -> Answers {
+        Answers { redactor, workers: Mutex::default() }
+    }
+
     /// Asks one worker everything, or all of them what is cheap, and keeps the answers.
     ///
     /// # Errors
@@ -73,6 +81,9 @@ impl Answers {
         if let Some(Value::Object(broker)) = answer.get_mut("broker") {
             // May hold the addresses of other brokers, with passwords.
             broker.remove("alternates");
+        }
+        if matches!(question, "active" | "reserved" | "scheduled") {
+            self.redactor.json(&mut answer);
         }
         let mut workers = self.lock();
         if workers.len() >= MAX_WORKERS && !workers.contains_key(&worker) {

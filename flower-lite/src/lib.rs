@@ -16,14 +16,18 @@
 //! * [`routes`]: what is served; [`assets`]: the built pages; [`guard`]: which hosts are answered for; [`access`]: who
 //!   may come in and change something.
 //! * [`flower`]: Flower's own HTTP API; [`metrics`]: its numbers for Prometheus, and celery-exporter's.
+//! * [`actions`]: what can be changed, [`audit`] who did; [`redact`]: what nobody is to see.
 //! * [`startup`]: puts a monitor together.
 
 pub mod access;
+pub mod actions;
 pub mod assets;
+pub mod audit;
 pub mod clock;
 pub mod collector;
 pub mod config;
 pub mod error;
+pub mod failures;
 pub mod flower;
 pub mod guard;
 pub mod history;
@@ -33,6 +37,7 @@ pub mod metrics;
 pub mod monitor;
 pub mod queues;
 pub mod recording;
+pub mod redact;
 pub mod routes;
 mod source;
 pub mod startup;

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use flower_lite::access::secret;
 use flower_lite::config::{self, Asked, Config};
 use flower_lite::startup::{Application, Running};
 use flower_lite::telemetry;
@@ -15,6 +16,17 @@ async fn main() -> ExitCode {
             print!("{text}");
             Ok(())
         }
+        Ok(Asked::HashPassword) => {
+            let mut line = String::new();
+            let read = std::io::stdin().read_line(&mut line).map_err(|error| error.to_string());
+            read.and_then(|_| config::hash_line(&line)).map(|hash| println!("{hash}"))
+        }
+        Ok(Asked::NewToken) => secret::new_token().map(|token| {
+            let digest = secret::hex(&secret::digest(&token));
+            println!("{token}");
+            eprintln!("This is shown once. Its digest, for FLOWER_TOKENS as name:role:digest:");
+            eprintln!("{digest}");
+        }),
         Err(message) => Err(message),
     };
     match result {

@@ -12,12 +12,16 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::access::Control;
+use crate::actions::bulk::Jobs;
+use crate::actions::queues::Pauses;
+use crate::audit::Audit;
 use crate::clock;
 use crate::history::{Batch, History};
 use crate::inspect::Answers;
 use crate::live::Link;
 use crate::queues::{Queues, Snapshot};
 use crate::recording::Recorder;
+use crate::redact::Redactor;
 use crate::state::memory::SavedWorker;
 use crate::state::{ClusterState, Limits};
 
@@ -43,6 +47,13 @@ pub struct MonitorOptions {
     pub history: Option<History>,
     /// What records the events that come in. Default: nothing does.
     pub recorder: Option<Recorder>,
+    /// What was changed through the monitor, and by whom. Default: only the log tells.
+    pub audit: Option<Audit>,
+    /// Queues that dead letters go to, besides those that workers' queues name.
+    pub dead_letter_queues: Vec<String>,
+    /// What takes values out of arguments and results before they are kept. Default: by [the usual
+    /// names](crate::redact::USUAL).
+    pub redactor: Redactor,
 }
 
 impl Default for MonitorOptions {
@@ -55,6 +66,9 @@ impl Default for MonitorOptions {
             control: Control::default(),
             history: None,
             recorder: None,
+            audit: None,
+            dead_letter_queues: Vec::new(),
+            redactor: Redactor::default(),
         }
     }
 }
@@ -76,6 +90,8 @@ pub(crate) struct Shared {
     streams: AtomicUsize,
     pub(crate) answers: Answers,
     pub(crate) queues: Queues,
+    pub(crate) pauses: Pauses,
+    pub(crate) jobs: Jobs,
     celery: Option<Celery>,
     stop: CancellationToken,
     /// Cancelled when the collector has ended.
@@ -138,6 +154,34 @@ impl Monitor {
     #[must_use]
     pub fn control(&self) -> Control {
         self.shared.options.control
+    }
+
+    /// What was changed through the monitor.
+    #[must_use]
+    pub fn audit(&self) -> Option<&Audit> {
+        self.shared.options.audit.as_ref()
+    }
+
+    /// The queues that are paused.
+    #[must_use]
+    pub fn pauses(&self) -> &Pauses {
+        &self.shared.pauses
+    }
+
+    /// What is done with many tasks.
+    pub(crate) fn jobs(&self) -> &Jobs {
+        &self.shared.jobs
+    }
+
+    /// The queues that the settings name for dead letters.
+    pub(crate) fn dead_letter_queues(&self) -> &[String] {
+        &self.shared.options.dead_letter_queues
+    }
+
+    /// What takes values out of what is shown.
+    #[must_use]
+    pub fn redactor(&self) -> &Redactor {
+        &self.shared.options.redactor
     }
 
     /// What workers answered when they were asked.
@@ -206,8 +250,10 @@ impl Shared {
             connected: AtomicBool::new(false),
             beat,
             streams: AtomicUsize::new(0),
-            answers: Answers::default(),
+            answers: Answers::new(options.redactor.clone()),
             queues: Queues::default(),
+            pauses: Pauses::restore(options.audit.clone()),
+            jobs: Jobs::default(),
             celery,
             stop,
             collected: CancellationToken::new(),

@@ -174,7 +174,7 @@ pub(crate) async fn keep_completing(shared: Arc<Shared>, celery: Celery, stop: C
 }
 
 fn complete(shared: &Shared, meta: &ResultMeta) {
-    if let Some(what) = stored::ending(meta, &shared.options.limits) {
+    if let Some(what) = stored::ending(meta, &shared.options.limits, &shared.options.redactor) {
         let at = meta.date_done.and_then(|date| UnixTime::new(date.unix_seconds()));
         shared.state_mut().complete(meta.task_id.as_str(), at, what, clock::now());
     }

@@ -15,7 +15,10 @@ use celery_protocol::event::Event;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::{self, Open, Users};
+use crate::access::gate::{self, Places};
+use crate::access::{Access, login};
+use crate::actions::{self, bulk};
+use crate::audit::Audit;
 use crate::collector::{self, Input};
 use crate::config::Config;
 use crate::guard::{self, Hosts};
@@ -48,7 +51,8 @@ impl Monitor {
         }
         spawn(source::keep_asking(monitor.shared_arc(), celery.clone(), stop.clone()));
         spawn(source::keep_completing(monitor.shared_arc(), celery.clone(), stop.clone()));
-        spawn(source::keep_looking_at_queues(monitor.shared_arc(), celery.clone(), stop));
+        spawn(source::keep_looking_at_queues(monitor.shared_arc(), celery.clone(), stop.clone()));
+        spawn(actions::queues::keep_holding(monitor.shared_arc(), celery.clone(), stop));
         Ok(monitor)
     }
 
@@ -129,6 +133,8 @@ fn options(config: &Config, name: &str) -> Result<MonitorOptions, String> {
         let own = HistoryOptions { path: beside(&history.path), ..history.clone() };
         options.history = Some(History::open(&own)?);
     }
+    let path = config.history.as_ref().map(|history| beside(&history.path));
+    options.audit = Some(Audit::open(path.as_deref(), config.audit_retain)?);
     options.recorder = config.record.as_deref().map(|path| Recorder::create(&beside(path))).transpose()?;
     Ok(options)
 }
@@ -143,6 +149,11 @@ fn collecting(
     let (inputs, received) = mpsc::channel(WAITING);
     spawn(collector::run(shared.clone(), received, stop.clone()));
     (Monitor::new(shared, stop.clone().drop_guard()), inputs, stop)
+}
+
+/// Begins something that is done with many tasks; it ends with the monitor.
+pub(crate) fn begin(work: bulk::Work) {
+    spawn(work.run());
 }
 
 /// Starts a task that ends by itself when the monitor's token is cancelled.
@@ -200,7 +211,7 @@ pub struct ServeOptions {
     /// Which hosts to answer for.
     pub hosts: Hosts,
     /// Who may come in.
-    pub users: Users,
+    pub access: Access,
 }
 
 /// A monitor that is served.
@@ -225,21 +236,27 @@ impl Application {
     pub fn build_all(mut monitors: Vec<(String, Monitor)>, options: ServeOptions) -> io::Result<Application> {
         // The one at the root would answer for all others.
         monitors.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
-        let ServeOptions { address, prefix, hosts, users } = options;
+        let ServeOptions { address, prefix, hosts, access } = options;
         let listener = TcpListener::bind(address)?;
         let address = listener.local_addr()?;
         for (path, _) in &mut monitors {
             *path = routes::normal_prefix(&format!("{}{path}", prefix.trim_end_matches('/')));
         }
-        let open = Open::below(monitors.iter().map(|(path, _)| &**path));
+        let root = routes::normal_prefix(&prefix);
+        let others = monitors.iter().map(|(path, _)| path.clone()).filter(|path| *path != root);
+        let places = Places(std::iter::once(root.clone()).chain(others).collect());
         let server = HttpServer::new(move || {
             let mut app = App::new()
                 .app_data(Data::new(hosts.clone()))
-                .app_data(Data::new(users.clone()))
-                .app_data(Data::new(open.clone()))
+                .app_data(Data::new(access.clone()))
+                .app_data(Data::new(places.clone()))
                 // The last one is asked first: whoever calls for another host is not even asked who they are.
-                .wrap(from_fn(access::only_users))
-                .wrap(from_fn(guard::only_own_hosts));
+                .wrap(from_fn(gate::gate))
+                .wrap(from_fn(guard::only_own_hosts))
+                .wrap(routes::headers(access.public_url()));
+            for place in &places.0 {
+                app = login::services(place).into_iter().fold(app, App::service);
+            }
             for (path, monitor) in &monitors {
                 app = app.service(routes::scope(monitor.clone(), path));
             }

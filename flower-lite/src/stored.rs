@@ -5,6 +5,7 @@ use std::time::Duration;
 use celery_broker::Celery;
 use celery_protocol::{ResultMeta, TaskId, TaskState, repr};
 
+use crate::redact::Redactor;
 use crate::state::Limits;
 use crate::state::mark::{Success, Trouble, What};
 use crate::state::task::Task;
@@ -25,7 +26,7 @@ pub(crate) fn is_worth_a_look(task: &Task) -> bool {
 }
 
 /// How a task ended, if the backend says that it has: as an event would have told it.
-pub(crate) fn ending(meta: &ResultMeta, limits: &Limits) -> Option<What> {
+pub(crate) fn ending(meta: &ResultMeta, limits: &Limits, redactor: &Redactor) -> Option<What> {
     let trouble = || {
         let exception = meta.exception().map(|exception| bounded(&exception.repr(), limits.max_text));
         let traceback = meta.traceback.as_deref().map(|text| bounded(text, limits.max_traceback));
@@ -33,7 +34,11 @@ pub(crate) fn ending(meta: &ResultMeta, limits: &Limits) -> Option<What> {
     };
     match meta.status {
         TaskState::Success => {
-            let result = bounded(&repr::repr(meta.result.get(), limits.max_text), limits.max_text);
+            let mut result = repr::repr(meta.result.get(), limits.max_text);
+            if let Some(changed) = redactor.text(&result) {
+                result = changed;
+            }
+            let result = bounded(&result, limits.max_text);
             Some(What::Succeeded(Box::new(Success { result: Some(result), runtime: None })))
         }
         TaskState::Failure => Some(What::Failed(trouble())),
@@ -43,11 +48,11 @@ pub(crate) fn ending(meta: &ResultMeta, limits: &Limits) -> Option<What> {
 }
 
 /// Asks the backend; no answer in time, or no backend, is no answer.
-pub(crate) async fn look_up(celery: Option<&Celery>, id: &str) -> Option<Stored> {
+pub(crate) async fn look_up(celery: Option<&Celery>, id: &str, redactor: &Redactor) -> Option<Stored> {
     let id = TaskId::parse(id).ok()?;
     let asked = tokio::time::timeout(DEADLINE, celery?.backend().get(&id)).await.ok()?;
     match asked {
-        Ok(meta) => meta.map(|meta| shown(&meta)),
+        Ok(meta) => meta.map(|meta| shown(&meta, redactor)),
         Err(error) => {
             tracing::debug!(%error, "the result backend could not be asked");
             None
@@ -55,11 +60,13 @@ pub(crate) async fn look_up(celery: Option<&Celery>, id: &str) -> Option<Stored>
     }
 }
 
-fn shown(meta: &ResultMeta) -> Stored {
+fn shown(meta: &ResultMeta, redactor: &Redactor) -> Stored {
+    let result = meta.result.get();
+    let cleaned = redactor.text(result);
     Stored {
         source: RESULT_BACKEND,
         status: meta.status.as_str().to_owned(),
-        result: Some(bounded(meta.result.get(), MAX_TEXT).into()),
+        result: Some(bounded(cleaned.as_deref().unwrap_or(result), MAX_TEXT).into()),
         traceback: meta.traceback.as_deref().map(|text| bounded(text, MAX_TEXT).into()),
         date_done: meta.date_done.map(|date| date.unix_seconds()),
     }

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::middleware::Next;
 use actix_web::web::{Bytes, Data, Path};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse};
 use celery_broker::Celery;
 use celery_broker::control::Destination;
 use celery_protocol::control::{Command, NewQueue};
@@ -12,20 +15,69 @@ use serde_json::{Value, json};
 use super::answer::Refused;
 use super::lists::JSON;
 use super::parameters::Parameters;
-use crate::access;
+use crate::access::{self, Action, Visitor};
+use crate::actions;
+use crate::audit::Outcome;
 use crate::monitor::Monitor;
 
 /// How long a worker may take to answer; Celery's.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// What a request tried to do; left with it, so that it can be written down once it is answered.
+#[derive(Clone, Copy)]
+struct Attempt {
+    action: Action,
+    denied: bool,
+}
+
+/// Writes down in the audit log what was done through Flower's API.
+///
+/// # Errors
+/// Those of the inner service.
+pub(crate) async fn audited<B: MessageBody>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, Error> {
+    let response = next.call(request).await?;
+    let request = response.request();
+    let attempt = request.extensions().get::<Attempt>().copied();
+    let (Some(Attempt { action, denied }), Some(monitor)) = (attempt, request.app_data::<Data<Monitor>>())
+    else {
+        return Ok(response);
+    };
+    let visitor = Visitor::of(request, monitor.control());
+    let target =
+        request.match_info().get("name").or_else(|| request.match_info().get("id")).unwrap_or_default();
+    let outcome = match (denied, response.status().is_success()) {
+        (true, _) => Outcome::Denied,
+        (false, true) => Outcome::Ok,
+        (false, false) => Outcome::Failed,
+    };
+    let params = json!({ "query": request.query_string() });
+    let detail = format!("{} by Flower's API", response.status().as_u16());
+    actions::note(
+        monitor,
+        &visitor,
+        request,
+        action.name(),
+        target.to_owned(),
+        params,
+        outcome,
+        Some(detail),
+    )
+    .await;
+    Ok(response)
+}
+
 /// The client to control with, if this request may.
-pub(super) fn permitted<'a>(monitor: &'a Monitor, request: &HttpRequest) -> Result<&'a Celery, Refused> {
-    if let Some(refusal) = monitor.control().refusal() {
-        return Err(Refused::forbidden(refusal));
-    }
-    if access::is_from_elsewhere(request) {
-        return Err(Refused::forbidden("Cross-site request forbidden"));
-    }
+pub(super) fn permitted<'a>(
+    monitor: &'a Monitor,
+    request: &HttpRequest,
+    action: Action,
+) -> Result<&'a Celery, Refused> {
+    let permitted = access::permit(monitor.control(), request, action);
+    request.extensions_mut().insert(Attempt { action, denied: permitted.is_err() });
+    permitted.map_err(|told| Refused::forbidden(told.0))?;
     monitor.celery().ok_or_else(|| Refused::unavailable(&"this monitor has no broker"))
 }
 
@@ -73,7 +125,7 @@ pub(super) async fn shutdown(
     worker: Path<String>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Refused> {
-    let celery = permitted(&monitor, &request)?;
+    let celery = permitted(&monitor, &request, Action::WorkerShutdown)?;
     require_worker(&monitor, &worker)?;
     tracing::info!(worker = &**worker, "shutdown");
     celery.control().cast(&Command::Shutdown, Destination::Nodes(vec![worker.to_string()])).await?;
@@ -86,7 +138,7 @@ pub(super) async fn restart(
     worker: Path<String>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Refused> {
-    let celery = permitted(&monitor, &request)?;
+    let celery = permitted(&monitor, &request, Action::PoolRestart)?;
     require_worker(&monitor, &worker)?;
     match ask(celery, &worker, &Command::PoolRestart).await? {
         Ok(_) => Ok(message(format!("Restarting '{worker}' worker's pool"))),
@@ -101,7 +153,10 @@ pub(super) async fn grow(
     request: HttpRequest,
     body: Bytes,
 ) -> Result<HttpResponse, Refused> {
-    resize(&monitor, &worker, &request, &body, ("Growing", "grow"), |n| Command::PoolGrow { n }).await
+    resize(&monitor, &worker, &request, &body, ("Growing", "grow", Action::PoolGrow), |n| Command::PoolGrow {
+        n,
+    })
+    .await
 }
 
 /// `POST /api/worker/pool/shrink/{name}?n=`.
@@ -111,7 +166,10 @@ pub(super) async fn shrink(
     request: HttpRequest,
     body: Bytes,
 ) -> Result<HttpResponse, Refused> {
-    resize(&monitor, &worker, &request, &body, ("Shrinking", "shrink"), |n| Command::PoolShrink { n }).await
+    resize(&monitor, &worker, &request, &body, ("Shrinking", "shrink", Action::PoolShrink), |n| {
+        Command::PoolShrink { n }
+    })
+    .await
 }
 
 async fn resize(
@@ -119,10 +177,10 @@ async fn resize(
     worker: &str,
     request: &HttpRequest,
     body: &[u8],
-    (doing, to_do): (&str, &str),
+    (doing, to_do, action): (&str, &str, Action),
     command: impl Fn(u32) -> Command,
 ) -> Result<HttpResponse, Refused> {
-    let celery = permitted(monitor, request)?;
+    let celery = permitted(monitor, request, action)?;
     require_worker(monitor, worker)?;
     let n = count(&Parameters::read(request, body)?, "n")?.unwrap_or(1);
     match ask(celery, worker, &command(n)).await? {
@@ -149,7 +207,7 @@ pub(super) async fn autoscale(
     request: HttpRequest,
     body: Bytes,
 ) -> Result<HttpResponse, Refused> {
-    let celery = permitted(&monitor, &request)?;
+    let celery = permitted(&monitor, &request, Action::Autoscale)?;
     require_worker(&monitor, &worker)?;
     let parameters = Parameters::read(&request, &body)?;
     parameters.required("min")?;
@@ -171,7 +229,7 @@ pub(super) async fn add_consumer(
     request: HttpRequest,
     body: Bytes,
 ) -> Result<HttpResponse, Refused> {
-    let celery = permitted(&monitor, &request)?;
+    let celery = permitted(&monitor, &request, Action::AddConsumer)?;
     require_worker(&monitor, &worker)?;
     let parameters = Parameters::read(&request, &body)?;
     let queue = parameters.required("queue")?.to_owned();
@@ -192,7 +250,7 @@ pub(super) async fn cancel_consumer(
     request: HttpRequest,
     body: Bytes,
 ) -> Result<HttpResponse, Refused> {
-    let celery = permitted(&monitor, &request)?;
+    let celery = permitted(&monitor, &request, Action::CancelConsumer)?;
     require_worker(&monitor, &worker)?;
     let parameters = Parameters::read(&request, &body)?;
     let queue = parameters.required("queue")?.to_owned();
@@ -211,7 +269,7 @@ pub(super) async fn revoke(
     request: HttpRequest,
     body: Bytes,
 ) -> Result<HttpResponse, Refused> {
-    let celery = permitted(&monitor, &request)?;
+    let celery = permitted(&monitor, &request, Action::TaskRevoke)?;
     let parameters = Parameters::read(&request, &body)?;
     let terminate = parameters.flag("terminate")?;
     let signal = parameters.text("signal").unwrap_or("SIGTERM").to_owned();
@@ -228,7 +286,7 @@ pub(super) async fn timeout(
     request: HttpRequest,
     body: Bytes,
 ) -> Result<HttpResponse, Refused> {
-    let celery = permitted(&monitor, &request)?;
+    let celery = permitted(&monitor, &request, Action::TaskTimeLimit)?;
     let parameters = Parameters::read(&request, &body)?;
     let worker = parameters.required("workername")?;
     let (hard, soft) = (parameters.float("hard")?, parameters.float("soft")?);
@@ -248,7 +306,7 @@ pub(super) async fn rate_limit(
     request: HttpRequest,
     body: Bytes,
 ) -> Result<HttpResponse, Refused> {
-    let celery = permitted(&monitor, &request)?;
+    let celery = permitted(&monitor, &request, Action::TaskRateLimit)?;
     let parameters = Parameters::read(&request, &body)?;
     let worker = parameters.required("workername")?;
     let limit = parameters.required("ratelimit")?.to_owned();

@@ -18,6 +18,7 @@ use actix_web::web;
 use actix_web::{HttpResponse, guard};
 
 pub use answer::Refused;
+pub(crate) use control::audited;
 
 /// Everything below `/api` that is Flower's; to be put into a scope of that name.
 pub(crate) fn services() -> Vec<actix_web::Resource> {

@@ -16,7 +16,9 @@ use super::answer::Refused;
 use super::control::{message, permitted, require_task};
 use super::lists::JSON;
 use super::parameters::Parameters;
+use crate::access::Action;
 use crate::monitor::Monitor;
+use crate::redact::Redactor;
 
 /// The longest that a request waits for a result. Flower waits for ever, on one of five threads.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
@@ -45,12 +47,15 @@ impl Told {
         self
     }
 
-    fn with_result(mut self, meta: &ResultMeta) -> Told {
+    fn with_result(mut self, meta: &ResultMeta, redactor: &Redactor) -> Told {
         // A failure is stored as a description of the exception; Flower shows Python's repr of it.
         let exception = meta.exception().filter(|_| meta.status.is_exception());
         self.result = Some(match exception {
             Some(exception) => to_raw_value(&exception.repr()).unwrap_or_else(|_| null()),
-            None => meta.result.clone(),
+            None => {
+                let cleaned = redactor.text(meta.result.get()).map(RawValue::from_string);
+                cleaned.and_then(Result::ok).unwrap_or_else(|| meta.result.clone())
+            }
         });
         if meta.status == TaskState::Failure {
             self.traceback = Some(meta.traceback.clone());
@@ -173,7 +178,7 @@ pub(super) async fn apply(
     request: HttpRequest,
     body: Bytes,
 ) -> Result<HttpResponse, Refused> {
-    let celery = permitted(&monitor, &request)?;
+    let celery = permitted(&monitor, &request, Action::TaskSend)?;
     let call = Call::read(&task, &body)?;
     require_task(&monitor, &task)?;
     if !has_backend(celery) {
@@ -183,7 +188,7 @@ pub(super) async fn apply(
     let result = send(celery, call).await?;
     let told = Told::new(result.id());
     match result.wait(timeout).await {
-        Ok(meta) => Ok(told.with_result(&meta).with_state(&meta.status).answer()),
+        Ok(meta) => Ok(told.with_result(&meta, monitor.redactor()).with_state(&meta.status).answer()),
         Err(GetError::Timeout) => Ok(told.with_state(&result.state().await?).answer()),
         Err(error) => Err(Refused::unavailable(&error)),
     }
@@ -196,7 +201,7 @@ pub(super) async fn async_apply(
     request: HttpRequest,
     body: Bytes,
 ) -> Result<HttpResponse, Refused> {
-    let celery = permitted(&monitor, &request)?;
+    let celery = permitted(&monitor, &request, Action::TaskSend)?;
     let call = Call::read(&task, &body)?;
     require_task(&monitor, &task)?;
     sent(celery, call).await
@@ -209,7 +214,7 @@ pub(super) async fn send_task(
     request: HttpRequest,
     body: Bytes,
 ) -> Result<HttpResponse, Refused> {
-    let celery = permitted(&monitor, &request)?;
+    let celery = permitted(&monitor, &request, Action::TaskSend)?;
     sent(celery, Call::read(&task, &body)?).await
 }
 
@@ -242,7 +247,9 @@ pub(super) async fn result(
     }
     let told = Told::new(result.id());
     Ok(match meta {
-        Some(meta) if meta.status.is_ready() => told.with_result(&meta).with_state(&meta.status),
+        Some(meta) if meta.status.is_ready() => {
+            told.with_result(&meta, monitor.redactor()).with_state(&meta.status)
+        }
         Some(meta) => told.with_state(&meta.status),
         None => told.with_state(&TaskState::Pending),
     }
@@ -255,7 +262,7 @@ pub(super) async fn abort(
     id: Path<String>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Refused> {
-    let celery = permitted(&monitor, &request)?;
+    let celery = permitted(&monitor, &request, Action::TaskAbort)?;
     if !has_backend(celery) {
         return Err(Refused::no_backend());
     }

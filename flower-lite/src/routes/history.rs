@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use actix_web::web::{self, Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 
-use super::parameters::{flag, number, pairs, parse, states, unknown};
+use super::parameters::{flag, number, pairs, parse, seconds, states, unknown};
 use crate::error::Problem;
 use crate::history::search::{MIN_TEXT, Query};
 use crate::monitor::Monitor;
@@ -47,11 +47,16 @@ pub async fn workflow(monitor: Data<Monitor>, root: Path<String>) -> Result<Http
 
 /// A task that memory has forgotten, if the history has it.
 pub(super) async fn look_up(monitor: &Monitor, id: &str) -> Result<Option<TaskDetail>, Problem> {
-    let Some(history) = monitor.history().cloned() else { return Ok(None) };
-    let of = id.to_owned();
-    let task = blocking(move || history.task(&of)).await?;
+    let task = task(monitor, id).await?;
     let state = monitor.state();
     Ok(task.map(|task| TaskDetail::of(&state, &task, None)))
+}
+
+/// A task of the history.
+pub(crate) async fn task(monitor: &Monitor, id: &str) -> Result<Option<Task>, Problem> {
+    let Some(history) = monitor.history().cloned() else { return Ok(None) };
+    let of = id.to_owned();
+    blocking(move || history.task(&of)).await
 }
 
 fn none_kept() -> Problem {
@@ -102,9 +107,4 @@ fn query(request: &HttpRequest) -> Result<Query, Problem> {
     query.states.sort();
     query.states.dedup();
     Ok(query)
-}
-
-fn seconds(name: &str, value: &str) -> Result<f64, Problem> {
-    let number: Option<f64> = value.parse().ok().filter(|number: &f64| number.is_finite());
-    number.ok_or_else(|| Problem::bad_parameter(name, "must be a number of seconds"))
 }

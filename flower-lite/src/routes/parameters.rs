@@ -97,6 +97,11 @@ pub(crate) fn number(name: &str, value: &str) -> Result<usize, Problem> {
     }
 }
 
+pub(crate) fn seconds(name: &str, value: &str) -> Result<f64, Problem> {
+    let number: Option<f64> = value.parse().ok().filter(|number: &f64| number.is_finite());
+    number.ok_or_else(|| Problem::bad_parameter(name, "must be a number of seconds"))
+}
+
 pub(crate) fn flag(name: &str, value: &str) -> Result<bool, Problem> {
     match value {
         "1" | "true" => Ok(true),

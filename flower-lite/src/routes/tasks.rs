@@ -28,7 +28,7 @@ pub async fn one(monitor: Data<Monitor>, id: Path<String>) -> Result<HttpRespons
         let found = history::look_up(&monitor, &id).await?.ok_or_else(unknown)?;
         return Ok(HttpResponse::Ok().json(found));
     };
-    let stored = if ask { stored::look_up(monitor.celery(), &id).await } else { None };
+    let stored = if ask { stored::look_up(monitor.celery(), &id, monitor.redactor()).await } else { None };
     let state = monitor.state();
     let task = state.tasks().get(&id).ok_or_else(unknown)?;
     Ok(HttpResponse::Ok().json(TaskDetail::of(&state, task, stored)))

@@ -59,11 +59,15 @@ pub async fn answers(
 
 /// The queues that workers read, as last looked at.
 pub async fn queues(monitor: Data<Monitor>) -> HttpResponse {
-    let items: Vec<Value> = monitor
-        .queues()
-        .all()
+    let mut pauses = monitor.pauses().all();
+    let mut all = monitor.queues().all();
+    for queue in pauses.keys() {
+        all.entry(queue.clone()).or_default();
+    }
+    let items: Vec<Value> = all
         .into_iter()
         .map(|(name, queue)| {
+            let paused = pauses.remove(&name);
             json!({
                 "name": name,
                 "ready": queue.ready,
@@ -74,6 +78,7 @@ pub async fn queues(monitor: Data<Monitor>) -> HttpResponse {
                 // JSON has no infinity: `null` with messages waiting means that nobody works them off.
                 "time_to_drain": queue.time_to_drain().filter(|seconds| seconds.is_finite()),
                 "oldest": queue.oldest,
+                "paused": paused,
             })
         })
         .collect();

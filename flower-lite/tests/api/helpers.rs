@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use celery_testkit::wait;
-use flower_lite::access::Users;
+use flower_lite::access::{Access, AccessOptions, Users};
 use flower_lite::guard::Hosts;
 use flower_lite::startup::{Application, Feed, ServeOptions};
 use flower_lite::{Monitor, MonitorOptions};
@@ -72,8 +72,11 @@ pub(crate) fn serve(monitor: Monitor, prefix: &str) -> (String, oneshot::Sender<
 /// The same, to these users only.
 pub(crate) fn serve_to(monitor: Monitor, prefix: &str, users: Users) -> (String, oneshot::Sender<()>) {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let options =
+        AccessOptions { users, secret: None, lifetime: Duration::from_secs(3_600), public_url: None };
+    let access = Access::new(options).expect("random numbers");
     let (prefix_of, hosts) = (prefix.to_owned(), Hosts::Loopback(Vec::new()));
-    let options = ServeOptions { address, prefix: prefix_of, hosts, users };
+    let options = ServeOptions { address, prefix: prefix_of, hosts, access };
     let application = Application::build(monitor, options).expect("a free port");
     let base = format!("http://{}{prefix}", application.address());
     let (stop, stopped) = oneshot::channel::<()>();

@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "a test that can't go on ends")]
 
 mod access;
+mod actions;
 mod flower;
 mod helpers;
 mod history;

@@ -1,8 +1,11 @@
 //! The OpenAPI description against what is served: every path, and every field of every answer.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use flower_lite::MonitorOptions;
+use flower_lite::access::Control;
+use flower_lite::audit::Audit;
 use serde_json::{Value, json};
 
 use crate::helpers::{TestMonitor, event, life};
@@ -60,7 +63,9 @@ fn differences(document: &Value, schema: &Value, value: &Value, path: &str) -> V
 
 #[tokio::test]
 async fn the_description_says_what_is_served() {
-    let monitor = TestMonitor::start_with(MonitorOptions::default(), "/m").await;
+    let audit = Audit::open(None, Duration::from_secs(60)).expect("memory");
+    let options = MonitorOptions { audit: Some(audit), control: Control::On, ..MonitorOptions::default() };
+    let monitor = TestMonitor::start_with(options, "/m").await;
     monitor.tell(&life("one", "demo.add")).await;
     monitor
         .tell(&[
@@ -91,6 +96,12 @@ async fn the_description_says_what_is_served() {
         ("/api/v2/tasks/{id}", "api/v2/tasks/one"),
         ("/api/v2/tasks/{id}", "api/v2/tasks/two"),
         ("/api/v2/workflows/{root}", "api/v2/workflows/one"),
+        ("/api/v2/me", "api/v2/me"),
+        ("/api/v2/failures", "api/v2/failures"),
+        ("/api/v2/arguments/{id}", "api/v2/arguments/one"),
+        ("/api/v2/dead-letters", "api/v2/dead-letters"),
+        ("/api/v2/bulk", "api/v2/bulk"),
+        ("/api/v2/audit", "api/v2/audit"),
         ("/api/v2/openapi.json", "api/v2/openapi.json"),
     ] {
         let answer = monitor.get(asked).await;
