@@ -147,6 +147,14 @@ const OWN: &[Setting] = &[
         "Requests that may wait for a result at once; more are answered with 429.",
     ),
     setting(
+        "max_connections",
+        "max-connections",
+        "PRODUCER_API_MAX_CONNECTIONS",
+        Kind::Integer { min: 1, max: 1_000_000 },
+        Some("25000"),
+        "Connections that are open at once, never more than the files that the process may open allow; further ones are taken when others have ended.",
+    ),
+    setting(
         "max_wait",
         "max-wait",
         "PRODUCER_API_MAX_WAIT",
@@ -278,6 +286,8 @@ pub struct Config {
     pub dashboard: bool,
     /// Threads that serve HTTP.
     pub http_workers: Option<usize>,
+    /// Open connections.
+    pub max_connections: usize,
     /// Idle connections.
     pub keep_alive: Duration,
     /// For a client to take what it was sent.
@@ -447,6 +457,7 @@ impl Config {
             walkthrough: client.boolean("walkthrough"),
             dashboard: client.boolean("dashboard"),
             http_workers: client.integer("http_workers").and_then(|n| usize::try_from(n).ok()),
+            max_connections: size("max_connections"),
             keep_alive: time("keep_alive"),
             read_timeout: time("read_timeout"),
             drain_delay: time("drain_delay"),

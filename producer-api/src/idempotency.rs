@@ -26,8 +26,8 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 pub const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
 /// A request that has been in progress for longer is dead.
 const PATIENCE: f64 = 120.0;
-/// Answers that are kept for replay; a longer one is not, and its request is run again, under the same ids.
-const MAX_KEPT: usize = 64 * 1024;
+/// Answers that are kept for replay; of a longer one only its address is, and whoever sends the request again is told.
+const MAX_KEPT: usize = 1 << 20;
 /// The longest key.
 const MAX_KEY: usize = 255;
 
@@ -71,6 +71,8 @@ pub enum Settled {
     Unknown,
     /// Nothing was published: it is as if it had not been.
     Nothing,
+    /// Part of it was published and revoked: it may be run again, but under new ids.
+    CalledBack,
 }
 
 /// What is known of a request.
@@ -83,6 +85,9 @@ struct Note {
     at: f64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     answer: Option<Answer>,
+    /// The address in an answer that was too long to be kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    location: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,8 +167,10 @@ where
     let tracker = api.under_way.clone();
     let id = request_id::current().unwrap_or_default();
     let running = tracker.spawn_local(request_id::scope(id, keyed(api, place, fingerprint, run)));
-    let broke_off = |err| Err(Problem::new(Kind::Internal, format!("the request broke off: {err}")));
-    running.await.unwrap_or_else(broke_off)
+    running.await.unwrap_or_else(|err| {
+        let problem = Problem::new(Kind::Internal, format!("the request broke off: {err}"));
+        Err(problem.outcome(Outcome::Unknown))
+    })
 }
 
 async fn keyed<F>(
@@ -179,12 +186,15 @@ where
         return unprotected(run, "the result backend keeps no notes").await;
     };
     let now = crate::clock::now().unix_seconds();
-    let mut note = Note { state: State::InFlight, fingerprint, seed: Uuid::new_v4(), at: now, answer: None };
+    let seed = Uuid::new_v4();
+    let mut note = Note { state: State::InFlight, fingerprint, seed, at: now, answer: None, location: None };
     let mut mine = encode(&note);
     let earlier = match within(notes.put_new(&place, &mine, REMEMBERED)).await {
         Ok(earlier) => earlier,
         Err(reason) => return unprotected(run, &reason).await,
     };
+    // What an earlier request with this key may have published stays possible, whatever becomes of this one.
+    let resumed = earlier.is_some();
     if let Some(bytes) = earlier {
         let Ok(earlier) = serde_json::from_slice::<Note>(&bytes) else {
             return unprotected(run, "what is stored under this key cannot be read").await;
@@ -195,6 +205,9 @@ where
         }
         if let Some(answer) = earlier.answer {
             return Ok(answer.replay());
+        }
+        if earlier.state == State::Done {
+            return Err(not_kept(earlier.location));
         }
         note.seed = earlier.seed;
         mine = encode(&note);
@@ -212,6 +225,7 @@ where
             let (answer, response) = Answer::of(response).await;
             (Ok((answer, response)), settled)
         }
+        Err(problem) if resumed => (Err(problem.outcome(Outcome::Unknown)), Settled::Unknown),
         Err(problem) => {
             let settled = match problem.known_outcome() {
                 Some(Outcome::Unknown) => Settled::Unknown,
@@ -221,13 +235,15 @@ where
         }
     };
     let noted = match settled {
-        Settled::Nothing => within(notes.remove(&place, &mine)).await,
-        Settled::Done | Settled::Unknown => {
+        Settled::Nothing if !resumed => within(notes.remove(&place, &mine)).await,
+        Settled::CalledBack => within(notes.remove(&place, &mine)).await,
+        Settled::Nothing | Settled::Done | Settled::Unknown => {
             note.state = if settled == Settled::Done { State::Done } else { State::Unknown };
-            if let (Settled::Done, Ok((answer, _))) = (settled, &answer)
-                && answer.body.len() <= MAX_KEPT
-            {
-                note.answer = Some(answer.clone());
+            if let (Settled::Done, Ok((answer, _))) = (settled, &answer) {
+                match answer.body.len() <= MAX_KEPT {
+                    true => note.answer = Some(answer.clone()),
+                    false => note.location = answer.location(),
+                }
             }
             within(notes.replace(&place, &mine, &encode(&note), REMEMBERED)).await
         }
@@ -262,6 +278,11 @@ impl Answer {
         (answer, head.set_body(bytes).map_into_boxed_body())
     }
 
+    fn location(&self) -> Option<String> {
+        let found = self.headers.iter().find(|(name, _)| name == header::LOCATION.as_str());
+        found.map(|(_, value)| value.clone())
+    }
+
     fn replay(self) -> HttpResponse {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::OK);
         let mut response = HttpResponse::build(status);
@@ -272,6 +293,16 @@ impl Answer {
             .insert_header((header::CACHE_CONTROL, "no-store"))
             .insert_header((REPLAYED, "true"))
             .body(self.body)
+    }
+}
+
+/// The answer to a repetition when that of the first request was too long.
+fn not_kept(location: Option<String>) -> Problem {
+    let detail = "the first request was carried out; its answer was too long to be kept, and nothing was published now";
+    let problem = Problem::new(Kind::AnswerNotKept, detail).outcome(Outcome::Published);
+    match location.and_then(|location| HeaderValue::from_str(&location).ok()) {
+        Some(location) => problem.header(header::LOCATION, location),
+        None => problem,
     }
 }
 

@@ -73,6 +73,8 @@ catalogue! {
         "Another request with this id has not finished yet. Send it again after `Retry-After`: it is answered from that request's outcome."
     IdempotencyInProgress "idempotency-in-progress" 409 "A request with this key is in progress"
         "The first request with this `Idempotency-Key` has not been answered yet. Send it again after `Retry-After`."
+    AnswerNotKept "answer-not-kept" 409 "The answer to this request was too long to be kept"
+        "The first request with this `Idempotency-Key` was carried out, and its answer was longer than what is kept of answers. Nothing was published now. `Location` has the address of what was submitted, where there is one."
     DedupeRejected "dedupe-rejected" 409 "A task with this dedupe key is pending or running"
         "`dedupe.on_conflict` is `reject`, and the task in `task_id` has not ended. Nothing was published."
     TaskNotFinished "task-not-finished" 409 "The task has not finished"
@@ -296,6 +298,11 @@ impl Problem {
     /// Whether the task may have been published, if this is about a submission.
     pub fn known_outcome(&self) -> Option<Outcome> {
         self.0.outcome
+    }
+
+    /// Whether part of a workflow was published and revoked again: its ids are of no more use.
+    pub fn called_back(&self) -> bool {
+        !self.0.published.is_empty()
     }
 
     /// Why a publish failed.

@@ -31,6 +31,9 @@ pub struct Head {
     pub failed: usize,
     /// Whether all items have been seen; a streamed batch may have broken off.
     pub complete: bool,
+    /// Whether more tasks are coming: a streamed batch that is still being read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub growing: bool,
     /// The group that the batch is, if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group_id: Option<GroupId>,
@@ -89,11 +92,6 @@ impl Writer {
     /// Adds a task.
     pub fn push(&mut self, id: TaskId) {
         self.waiting.push(id);
-    }
-
-    /// Whether a piece is full, so that it should be written.
-    pub fn is_full(&self) -> bool {
-        self.waiting.len() >= PIECE
     }
 
     /// Writes what is there.

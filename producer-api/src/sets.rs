@@ -71,6 +71,7 @@ pub async fn wait(
 ) -> Result<Vec<Option<ResultMeta>>, Problem> {
     let Some(limit) = limit else { return states(api, ids).await };
     let deadline = Instant::now() + limit;
+    let distinct = ids.iter().collect::<HashSet<_>>().len();
     let _pass = pass(api)?;
     // Subscribed first, read afterwards: nothing can fall in between.
     let mut subscription = api.hub.subscribe(None).await?;
@@ -80,7 +81,7 @@ pub async fn wait(
             ids.iter().zip(&found).filter(|(_, meta)| !ended(meta.as_ref())).map(|(id, _)| id).collect();
         let over = |open: &HashSet<&TaskId>| match until {
             WaitFor::All => open.is_empty(),
-            WaitFor::Any => open.len() < ids.len(),
+            WaitFor::Any => open.len() < distinct,
         };
         if ids.is_empty() || over(&open) {
             return Ok(found);

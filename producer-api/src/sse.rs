@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use actix_web::HttpResponse;
 use actix_web::http::header;
+use actix_web::{HttpResponse, HttpResponseBuilder};
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};
@@ -95,13 +95,23 @@ struct Streaming {
     _pass: Pass,
 }
 
+/// What HEAD is answered with: a stream without its end would never be over.
+pub fn head() -> HttpResponse {
+    builder().finish()
+}
+
 fn answer(body: impl Stream<Item = Result<Bytes, actix_web::Error>> + 'static) -> HttpResponse {
-    HttpResponse::Ok()
+    builder().streaming(body)
+}
+
+fn builder() -> HttpResponseBuilder {
+    let mut response = HttpResponse::Ok();
+    response
         .content_type("text/event-stream")
         .insert_header((header::CACHE_CONTROL, "no-store, no-transform"))
         .insert_header((header::CONTENT_ENCODING, "identity"))
-        .insert_header(("x-accel-buffering", "no"))
-        .streaming(body)
+        .insert_header(("x-accel-buffering", "no"));
+    response
 }
 
 #[cfg(test)]

@@ -73,7 +73,9 @@ impl Application {
         let groups = Groups { walkthrough: config.walkthrough };
         let (shared, mounted) = (api.clone(), dashboard.clone());
         let read_timeout = config.read_timeout;
-        let mut server = HttpServer::new(move || {
+        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = config.http_workers.unwrap_or_else(cores);
+        let server = HttpServer::new(move || {
             App::new()
                 .app_data(shared.clone())
                 .app_data(web::QueryConfig::default().error_handler(|err, _| parameter_problem(err)))
@@ -87,13 +89,12 @@ impl Application {
                 give_up_on_slow_readers(socket, read_timeout);
             }
         })
+        .max_connections(per_thread(config.max_connections, open_files(), threads))
         .keep_alive(config.keep_alive)
         .client_request_timeout(HEAD_TIMEOUT)
         .shutdown_timeout(config.shutdown_timeout.as_secs())
-        .disable_signals();
-        if let Some(workers) = config.http_workers {
-            server = server.workers(workers);
-        }
+        .disable_signals()
+        .workers(threads);
         let listen = |source| StartError::Listen { address: config.listen, source };
         let server = server.bind(config.listen).map_err(listen)?;
         let address = server.addrs().first().copied().unwrap_or(config.listen);
@@ -160,6 +161,27 @@ async fn serve(
     futures_util::future::join(server, stopping).await.0
 }
 
+/// Files that the process needs for itself: listening, logging, the broker, the result backend.
+const OWN_FILES: usize = 100;
+
+/// How many connections each thread may have open: with one file too few the server could not even log that.
+fn per_thread(wanted: usize, open_files: Option<usize>, threads: usize) -> usize {
+    let possible = open_files.map_or(usize::MAX, |files| files.saturating_sub(OWN_FILES));
+    if possible < wanted {
+        tracing::warn!(
+            "max_connections: {wanted} connections, but only {possible} open files are left for them; raise ulimit -n"
+        );
+    }
+    (wanted.min(possible) / threads).max(1)
+}
+
+/// How many files the process may have open.
+fn open_files() -> Option<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 /// actix writes for as long as a client takes to read: the kernel ends a connection on which nothing could be delivered
 /// for a while, be the client gone or just not reading.
 fn give_up_on_slow_readers(socket: &TcpStream, after: Duration) {
@@ -173,4 +195,23 @@ fn origin() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = host.trim();
     format!("api{}@{}", std::process::id(), if host.is_empty() { "localhost" } else { host })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_fit_into_the_files() {
+        for (wanted, files, threads, expected) in [
+            (25_000, Some(1_048_576), 2, 12_500),
+            (25_000, Some(1024), 2, 462),
+            (25_000, Some(50), 4, 1),
+            (25_000, None, 1, 25_000),
+            (3, None, 2, 1),
+        ] {
+            assert_eq!(per_thread(wanted, files, threads), expected, "{wanted} {files:?} {threads}");
+        }
+        assert!(open_files().is_some_and(|files| files > 0), "this is Linux");
+    }
 }

@@ -66,7 +66,6 @@ impl Done {
 /// # Errors
 /// Whatever keeps the broker from confirming it, or a condition that does not hold.
 pub async fn run(api: &Api, id: &TaskId, identity: Identity, plan: Plan) -> Result<Done, Problem> {
-    depth::check(api, &plan).await?;
     match plan.unique.clone() {
         Some(unique) => dedupe::run(api, id, plan, &unique).await,
         None => place(api, id, identity, plan).await,
@@ -104,7 +103,8 @@ async fn new_id(api: &Api, id: &TaskId, plan: Plan) -> Result<Done, Problem> {
     }
 }
 
-/// Publishes a task under an id of the client's choice, unless the same was done before.
+/// Publishes a task under an id of the client's choice, unless the same was done before. What was unknown once stays
+/// unknown until the broker confirms it: that a second attempt failed says nothing of the first.
 async fn chosen_id(api: &Api, id: &TaskId, mut plan: Plan) -> Result<Done, Problem> {
     let Some(index) = api.celery.submissions() else {
         return unchecked(api, id, plan, "the result backend keeps no records").await;
@@ -114,6 +114,7 @@ async fn chosen_id(api: &Api, id: &TaskId, mut plan: Plan) -> Result<Done, Probl
         Ok(earlier) => earlier,
         Err(reason) => return unchecked(api, id, plan, &reason).await,
     };
+    let mut unknown = false;
     if let Some(earlier) = earlier.and_then(|bytes| Record::decode(&bytes)) {
         // A request that has been publishing for longer than any may is dead.
         let patience = plan.timeout + RECORD_TIMEOUT;
@@ -129,6 +130,7 @@ async fn chosen_id(api: &Api, id: &TaskId, mut plan: Plan) -> Result<Done, Probl
                 return Err(problem.outcome(Outcome::Unknown).task(id).retry_after(1));
             }
             Repeat::Resend => {
+                unknown = earlier.stage != Stage::Forgotten;
                 // Best effort: without it a third request may resend once more, under the same id.
                 let _ = within(index.put(id, &plan.record.encode(), plan.keep)).await;
             }
@@ -141,6 +143,7 @@ async fn chosen_id(api: &Api, id: &TaskId, mut plan: Plan) -> Result<Done, Probl
             Ok(Done::published(id, plan.record, recorded.err().as_deref()))
         }
         Err(problem) => {
+            let problem = if unknown { problem.outcome(Outcome::Unknown) } else { problem };
             settle_failure(api, id, plan, &problem).await;
             Err(problem)
         }
@@ -171,8 +174,9 @@ async fn settle_failure(api: &Api, id: &TaskId, mut plan: Plan, problem: &Proble
     }
 }
 
-/// Hands the message to the broker and waits for its word.
+/// Hands the message to the broker, if its queue is not too long, and waits for its word.
 async fn publish(api: &Api, id: &TaskId, plan: &Plan) -> Result<(), Problem> {
+    depth::check(api, plan).await?;
     send(api, id, &plan.route, &plan.message, plan.timeout).await
 }
 

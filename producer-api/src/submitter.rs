@@ -5,7 +5,7 @@ use celery_protocol::TaskId;
 
 use crate::dto::submit::SubmitTask;
 use crate::plan::{self, Plan};
-use crate::problem::{Kind, Problem};
+use crate::problem::{Kind, Outcome, Problem};
 use crate::state::Api;
 use crate::submit::{self, Done, Identity};
 use crate::trace_context::TraceContext;
@@ -75,7 +75,10 @@ impl Submitter {
             self.api.under_way.spawn(async move { submit::run(&api, &id, identity, plan).await });
         match publishing.await {
             Ok(done) => done,
-            Err(err) => Err(Problem::new(Kind::Internal, format!("the submission broke off: {err}"))),
+            Err(err) => {
+                let problem = Problem::new(Kind::Internal, format!("the submission broke off: {err}"));
+                Err(problem.outcome(Outcome::Unknown))
+            }
         }
     }
 }

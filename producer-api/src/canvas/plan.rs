@@ -1,6 +1,6 @@
 //! Which messages start a workflow, and which tasks it will have. Pure but for the ids that it is given.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use celery_broker::{Celery, Route};
@@ -23,6 +23,8 @@ pub struct Planned {
     pub result: ResultTuple,
     /// What is kept of each of its tasks.
     pub records: Vec<(TaskId, Record)>,
+    /// Those among them whose ids the client chose.
+    pub chosen: HashSet<TaskId>,
     /// Its groups: id, members, and the task that gets their results.
     pub groups: Vec<(GroupId, Vec<TaskId>, Option<TaskId>)>,
     /// How long the broker may take with one message.
@@ -66,10 +68,11 @@ fn make(workflow: Workflow, celery: &Celery, context: &Context<'_>, ids: &Ids) -
     if celery.backend().name() == "disabled" && needs_backend(&canvas) {
         return Err(invalid("has a chord, which needs a result backend".to_owned()));
     }
-    let mut count = 0;
+    let mut made = HashSet::new();
     let mut next = || {
-        count += 1;
-        ids.id(count - 1)
+        let id = ids.id(made.len());
+        made.insert(id.clone());
+        id
     };
     let planned = canvas::plan(canvas, Call::default(), &mut IdSource::new(&mut next));
     let planned = planned.map_err(|err| invalid(err.to_string()))?;
@@ -108,8 +111,9 @@ fn make(workflow: Workflow, celery: &Celery, context: &Context<'_>, ids: &Ids) -
         }
     };
     let records = tasks.iter().map(|id| (id.clone(), record(id))).collect();
+    let chosen = tasks.into_iter().filter(|id| !made.contains(id)).collect();
     let timeout = wait_for_broker(&envelope, context);
-    Ok(Planned { acts, result, records, groups, timeout })
+    Ok(Planned { acts, result, records, chosen, groups, timeout })
 }
 
 fn publish(call: &Signature, celery: &Celery, context: &Context<'_>) -> Result<Act, Problem> {

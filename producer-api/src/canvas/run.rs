@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-use celery_broker::control::Destination;
 use celery_protocol::TaskId;
-use celery_protocol::control::Command;
 use futures_util::StreamExt;
 
 use super::plan::{Act, Planned};
 use crate::dto::task::Warning;
-use crate::problem::{Outcome, Problem};
+use crate::problem::{Kind, Outcome, Problem};
 use crate::registry::{Set, Writer};
 use crate::state::Api;
+use crate::submission::{Record, Stage};
 use crate::submit::{not_recorded, send, within};
 
 /// Messages that wait for the broker at once.
@@ -24,9 +23,14 @@ const REVOKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Its records are written first: a worker may be faster than this server.
 ///
 /// # Errors
-/// Whatever kept a message from being confirmed. What was published before is called back, and named in the problem.
+/// `task-exists` if an id that the client chose was used before; or whatever kept a message from being confirmed. What
+/// was published before is called back, and named in the problem.
 pub async fn run(api: &Api, planned: &Planned) -> Result<Vec<Warning>, Problem> {
-    let recorded = record(api, planned).await;
+    let recorded = match record(api, planned).await {
+        Ok(()) => Ok(()),
+        Err(NotRecorded::Taken(problem)) => return Err(problem),
+        Err(NotRecorded::Backend(reason)) => Err(reason),
+    };
     let mut published = Vec::new();
     let mut acts = planned.acts.as_slice();
     while !acts.is_empty() {
@@ -87,30 +91,62 @@ async fn publish(
 /// After a failure: revokes what may be queued, and says what that is.
 async fn call_back(api: &Api, planned: &Planned, published: Vec<TaskId>, problem: Problem) -> Problem {
     if published.is_empty() {
-        if let Some(index) = api.celery.submissions() {
-            let gone = planned.records.iter().map(|(id, _)| within(index.remove(id)));
-            futures_util::future::join_all(gone).await;
-        }
+        remove(api, planned.records.iter().map(|(id, _)| id)).await;
         return problem;
     }
-    let ids: Vec<String> = published.iter().map(ToString::to_string).collect();
-    let command = Command::Revoke { ids: ids.clone(), terminate: false, signal: None };
     let client = api.celery.control();
-    let revoking = client.cast(&command, Destination::All);
-    match tokio::time::timeout(REVOKE_TIMEOUT, revoking).await {
+    match tokio::time::timeout(REVOKE_TIMEOUT, client.revoke(&published, false)).await {
         Ok(Ok(())) => {}
-        _ => tracing::warn!(?ids, "a workflow was published in part, and could not be called back"),
+        _ => tracing::warn!(?published, "a workflow was published in part, and could not be called back"),
     }
-    problem.outcome(Outcome::Unknown).published(ids)
+    problem.outcome(Outcome::Unknown).published(published.iter().map(ToString::to_string).collect())
 }
 
-/// Writes down every task and group of the workflow.
-async fn record(api: &Api, planned: &Planned) -> Result<(), String> {
+async fn remove(api: &Api, ids: impl Iterator<Item = &TaskId>) {
+    if let Some(index) = api.celery.submissions() {
+        futures_util::future::join_all(ids.map(|id| within(index.remove(id)))).await;
+    }
+}
+
+/// Why a workflow is not written down.
+enum NotRecorded {
+    /// One of its ids is that of another task.
+    Taken(Problem),
+    /// It cannot be, at the moment.
+    Backend(String),
+}
+
+impl From<String> for NotRecorded {
+    fn from(reason: String) -> Self {
+        NotRecorded::Backend(reason)
+    }
+}
+
+/// Writes down every task and group of the workflow. Ids that the client chose come first: nothing of others is
+/// overwritten, and what was written for them goes again when one of them is taken.
+async fn record(api: &Api, planned: &Planned) -> Result<(), NotRecorded> {
     let Some(index) = api.celery.submissions() else {
-        return Err("the result backend keeps no records".to_owned());
+        return Err("the result backend keeps no records".to_owned().into());
     };
     let keep = api.limits.submission;
-    for piece in planned.records.chunks(WINDOW) {
+    let is_chosen = |id: &TaskId| planned.chosen.contains(id);
+    let mut claimed = Vec::new();
+    for (id, record) in planned.records.iter().filter(|(id, _)| is_chosen(id)) {
+        let bytes = record.encode();
+        let earlier = within(index.put_new(id, &bytes, keep)).await?;
+        let earlier = earlier.and_then(|bytes| Record::decode(&bytes));
+        if earlier.as_ref().is_some_and(|earlier| earlier.stage == Stage::Forgotten) {
+            within(index.put(id, &bytes, keep)).await?;
+        } else if earlier.is_some() {
+            remove(api, claimed.into_iter()).await;
+            let detail = "a task was submitted with this id before; nothing was published now";
+            let problem = Problem::new(Kind::TaskExists, detail).outcome(Outcome::NotPublished);
+            return Err(NotRecorded::Taken(problem.task(id)));
+        }
+        claimed.push(id);
+    }
+    let made: Vec<_> = planned.records.iter().filter(|(id, _)| !is_chosen(id)).collect();
+    for piece in made.chunks(WINDOW) {
         let encoded: Vec<_> = piece.iter().map(|(id, record)| (id, record.encode())).collect();
         let writing = encoded.iter().map(|(id, bytes)| within(index.put(id, bytes, keep)));
         futures_util::future::try_join_all(writing).await?;

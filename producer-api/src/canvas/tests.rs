@@ -2,8 +2,6 @@
 
 #![expect(clippy::needless_pass_by_value, reason = "tables read better without references")]
 
-use std::time::Duration;
-
 use celery_broker::Celery;
 use celery_broker::route::Router;
 use celery_protocol::{QueueName, WireTime};
@@ -11,27 +9,11 @@ use serde_json::{Value, json};
 
 use super::plan::{Act, Planned, plan};
 use super::read::{self, MAX_CALLS};
-use crate::config::Limits;
 use crate::idempotency::Ids;
 use crate::plan::Context;
+use crate::plan::tests::limits;
 use crate::policy::Policy;
 use crate::problem::{Kind, Problem};
-
-fn limits() -> Limits {
-    Limits {
-        body: 1 << 20,
-        batch: 8 << 20,
-        body_timeout: Duration::from_secs(10),
-        json_depth: 64,
-        headers: 65_536,
-        in_flight: 1000,
-        waits: 1000,
-        wait: Duration::from_secs(30),
-        eta: Duration::from_secs(30 * 86_400),
-        publish: Duration::from_secs(5),
-        submission: Duration::from_secs(86_400),
-    }
-}
 
 fn under(policy: &Policy, body: &Value) -> Result<Planned, Problem> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");

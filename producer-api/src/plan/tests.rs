@@ -16,7 +16,7 @@ use crate::trace_context::TraceContext;
 const NOW: &str = "2026-11-24T02:51:34.920842+00:00";
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     Limits {
         body: 1 << 20,
         batch: 8 << 20,

@@ -1,7 +1,7 @@
 //! Starting workflows.
 
 use actix_web::http::header;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
@@ -12,7 +12,7 @@ use crate::dto::canvas::{CanvasAnswer, CanvasDryRun, CanvasLinks, SubmitCanvas, 
 use crate::dto::dry_run::DryRun;
 use crate::extract::{Admission, JsonText};
 use crate::idempotency::{self, Ids, Settled};
-use crate::problem::{Kind, Problem};
+use crate::problem::{Kind, Outcome, Problem};
 use crate::state::Api;
 use crate::submitter::Submitter;
 
@@ -28,7 +28,7 @@ pub struct CanvasQuery {
 /// Starts a workflow: chain, group, chord, map, starmap, chunks, nested at will.
 ///
 /// 202 means: the broker has confirmed every message that starts it. If one of them fails, those before it are revoked,
-/// and the problem names them in `published`.
+/// and the problem names them in `published`: their ids are used up then. An id that a task has already is refused.
 #[utoipa::path(
     post,
     path = "/v1/canvas",
@@ -60,9 +60,13 @@ pub async fn submit(
     }
     let what = body.as_str().to_owned();
     let run = move |ids| async move {
-        let response = start(&submitter, body.as_str(), &ids).await?;
+        let started = start(&submitter, body.as_str(), &ids).await;
         drop(admission);
-        Ok((response, Settled::Done))
+        match started {
+            Ok(response) => Ok((response, Settled::Done)),
+            Err(problem) if problem.called_back() => Ok((problem.error_response(), Settled::CalledBack)),
+            Err(problem) => Err(problem),
+        }
     };
     idempotency::once(api, &request, &what, run).await
 }
@@ -94,7 +98,10 @@ async fn start(submitter: &Submitter, text: &str, ids: &Ids) -> Result<HttpRespo
     let running = submitter.api().under_way.spawn(async move { run::run(&api, &planned).await });
     let warnings = match running.await {
         Ok(ran) => ran?,
-        Err(err) => return Err(Problem::new(Kind::Internal, format!("the submission broke off: {err}"))),
+        Err(err) => {
+            let problem = Problem::new(Kind::Internal, format!("the submission broke off: {err}"));
+            return Err(problem.outcome(Outcome::Unknown));
+        }
     };
     let location = links.this.clone();
     let answer = CanvasAnswer { id, tree, published, warnings, links };

@@ -3,6 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
+use actix_web::http::Method;
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
 use celery_protocol::{TaskId, glob};
 use futures_util::StreamExt;
@@ -27,6 +28,8 @@ use crate::view::{self, Include};
 
 /// Between attempts to read after a break.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Between looks at a batch that is still being streamed in.
+const GROWTH: Duration = Duration::from_secs(1);
 
 /// How to follow tasks.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -68,6 +71,9 @@ pub async fn task(
 ) -> Result<HttpResponse, Problem> {
     let id = id.0;
     let found = results::find(&api, &id, false, None).await?;
+    if request.method() == Method::HEAD {
+        return Ok(sse::head());
+    }
     let pass = sets::pass(&api)?;
     let ticket = next_ticket(&api, &request).await?;
     let states = api.celery.backend().watch(&id).await.map_err(|err| Problem::from_backend(&err))?;
@@ -185,6 +191,9 @@ pub async fn everything(
     query: web::Query<EverythingQuery>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
+    if request.method() == Method::HEAD {
+        return Ok(sse::head());
+    }
     let query = query.into_inner();
     let pass = sets::pass(&api)?;
     let ticket = next_ticket(&api, &request).await?;
@@ -234,8 +243,11 @@ async fn follow(
     request: &HttpRequest,
 ) -> Result<HttpResponse, Problem> {
     let seen = last_seen(request, seen);
-    let pass = sets::pass(&api)?;
     let (_, ids) = registry::read(&api, set, id).await?;
+    if request.method() == Method::HEAD {
+        return Ok(sse::head());
+    }
+    let pass = sets::pass(&api)?;
     let ticket = next_ticket(&api, request).await?;
     let subscription = api.hub.subscribe(seen.as_deref()).await?;
     let resumed = seen.is_some() && !subscription.lost;
@@ -246,6 +258,7 @@ async fn follow(
         ids: ids.into_iter().collect(),
         open: HashSet::new(),
         ready: VecDeque::new(),
+        growing: false,
         over: false,
         heard: heard(subscription),
     };
@@ -267,6 +280,8 @@ struct Following {
     /// Those that have not ended, as far as is known.
     open: HashSet<TaskId>,
     ready: VecDeque<Frame>,
+    /// A batch that is still being streamed in; how many of its tasks are written down is only found by reading.
+    growing: bool,
     over: bool,
     heard: BoxStream<'static, Heard>,
 }
@@ -278,7 +293,7 @@ impl Following {
         let metas = sets::states(&self.api, &ids).await?;
         let open = ids.iter().zip(&metas).filter(|(_, meta)| !sets::ended(meta.as_ref()));
         self.open = open.map(|(id, _)| id.clone()).collect();
-        // A batch that is being streamed in grows.
+        self.growing = head.growing;
         self.ids = ids.iter().cloned().collect();
         Ok(Frame::json(None, "snapshot", &answer(self.set, &self.id, &head, &ids, &metas)))
     }
@@ -291,7 +306,7 @@ impl Following {
             if self.over {
                 return None;
             }
-            if self.open.is_empty() {
+            if self.open.is_empty() && !self.growing {
                 // What was said before the snapshot was read is in line still: a client that comes back wants it.
                 while let Some(Some(Heard::Said(said))) =
                     futures_util::FutureExt::now_or_never(self.heard.next())
@@ -302,7 +317,20 @@ impl Following {
                 self.ready.push_back(Frame::end("terminal"));
                 continue;
             }
-            match self.heard.next().await? {
+            let growth = async {
+                match self.growing {
+                    true => tokio::time::sleep(GROWTH).await,
+                    false => std::future::pending().await,
+                }
+            };
+            let heard = tokio::select! {
+                heard = self.heard.next() => heard?,
+                () = growth => {
+                    self.grow().await;
+                    continue;
+                }
+            };
+            match heard {
                 Heard::Said(said) => {
                     let gap = matches!(said.what, What::Gap);
                     self.take(&said);
@@ -324,6 +352,16 @@ impl Following {
             }
             let id = self.api.hub.event_id(said);
             self.ready.push_back(Frame::raw(Some(&id), change.event, &change.data));
+        }
+    }
+
+    /// Reads again what was written down of a batch that grows; shows it if that is more than was known.
+    async fn grow(&mut self) {
+        let known = (self.ids.len(), self.growing);
+        let ready = self.ready.len();
+        self.catch_up().await;
+        if !self.over && known == (self.ids.len(), self.growing) {
+            self.ready.truncate(ready);
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::{Bytes, BytesMut};
+use celery_protocol::TaskId;
 use futures_util::StreamExt;
 use futures_util::stream::{self, Stream};
 use serde::Serialize;
@@ -17,7 +18,7 @@ use crate::dto::batch::{Item, Summary};
 use crate::extract::{self, Admission, JsonText};
 use crate::idempotency;
 use crate::problem::{Kind, Outcome, Problem};
-use crate::registry::{Set, Writer};
+use crate::registry::{PIECE, Set, Writer};
 use crate::request_id;
 use crate::submit::{Done, Identity};
 use crate::submitter::Submitter;
@@ -25,6 +26,9 @@ use crate::submitter::Submitter;
 /// What has become of the stream so far.
 struct Progress {
     summary: Summary,
+    /// Tasks that are not written down yet.
+    noted: Vec<TaskId>,
+    /// Away while it writes.
     writer: Option<Writer>,
 }
 
@@ -57,7 +61,7 @@ pub fn submit(
         reason: None,
     };
     let writer = Some(Writer::new(&api, Set::Batch, &batch_id));
-    let progress = Arc::new(Mutex::new(Progress { summary, writer }));
+    let progress = Arc::new(Mutex::new(Progress { summary, noted: Vec::new(), writer }));
     let request_id = request_id::current().unwrap_or_default();
 
     let lines = Lines::new(payload, api.limits.body, api.limits.body_timeout);
@@ -92,19 +96,43 @@ pub fn submit(
             })
         })
     };
+    // Known from the first line on: its address is in the head of the answer.
+    let begin = {
+        let (submitter, progress) = (submitter.clone(), Arc::clone(&progress));
+        stream::once(async move { begin(&submitter, &progress).await }).filter_map(std::future::ready)
+    };
     let answers = handled.buffered(WINDOW).filter_map(std::future::ready);
+    let mut closing = Closing { submitter, progress, closed: false };
     let end = stream::once(async move {
         // Held until here: the batch is one submission in flight.
         let _admission = admission;
-        finish(&submitter, &progress).await
+        closing.closed = true;
+        finish(&closing.submitter, &closing.progress, "draining: the server is stopping").await
     });
-    let body = answers.chain(end).map(Ok::<_, actix_web::Error>);
+    let body = begin.chain(answers).chain(end).map(Ok::<_, actix_web::Error>);
     Ok(HttpResponse::Accepted()
         .content_type("application/x-ndjson")
         .insert_header((header::CACHE_CONTROL, "no-store, no-transform"))
         .insert_header((header::LOCATION, format!("/v1/batches/{batch_id}")))
         .insert_header(("x-accel-buffering", "no"))
         .streaming(body))
+}
+
+/// Sees to it that a batch does not look as if it grew for ever: also one whose client has gone is written down as ended.
+struct Closing {
+    submitter: Submitter,
+    progress: Arc<Mutex<Progress>>,
+    closed: bool,
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        if !self.closed {
+            let (submitter, progress) = (self.submitter.clone(), Arc::clone(&self.progress));
+            let tracker = submitter.api().under_way.clone();
+            tracker.spawn(async move { finish(&submitter, &progress, "the client has gone").await });
+        }
+    }
 }
 
 /// Submits the task in one line.
@@ -126,40 +154,56 @@ async fn one(submitter: &Submitter, text: Bytes) -> (Option<String>, Result<Done
     (reference, result.await)
 }
 
+/// Writes down that the batch is on its way; says nothing.
+async fn begin(submitter: &Submitter, progress: &Mutex<Progress>) -> Option<Bytes> {
+    let mut writer = lock(progress).writer.take()?;
+    write(submitter, progress, &mut writer, true).await;
+    lock(progress).writer = Some(writer);
+    None
+}
+
 /// Counts an answer, and writes its task down.
 async fn note(submitter: &Submitter, progress: &Mutex<Progress>, result: &Result<Done, Problem>) {
-    let full = {
+    {
         let mut progress = lock(progress);
-        let Progress { summary, writer } = &mut *progress;
+        let Progress { summary, noted, .. } = &mut *progress;
         summary.total += 1;
-        let id = match result {
+        match result {
             Ok(done) => {
                 summary.accepted += 1;
                 summary.deduplicated += usize::from(done.deduplicated);
-                Some(done.id.clone())
+                noted.push(done.id.clone());
             }
             Err(problem) => {
                 summary.failed += 1;
-                possibly_queued(problem)
+                noted.extend(possibly_queued(problem));
             }
-        };
-        match (writer.as_mut(), id) {
-            (Some(open), Some(id)) => {
-                open.push(id);
-                // Whoever comes meanwhile finds no writer, and its task is noted in the next piece.
-                if open.is_full() { writer.take() } else { None }
-            }
-            _ => None,
         }
-    };
-    if let Some(mut writer) = full {
-        write(submitter, progress, &mut writer).await;
+    }
+    // Whoever comes meanwhile finds no writer; who has it looks again when it is done.
+    loop {
+        let full = lock(progress).full();
+        let Some(mut writer) = full else { return };
+        write(submitter, progress, &mut writer, true).await;
         lock(progress).writer = Some(writer);
     }
 }
 
-async fn write(submitter: &Submitter, progress: &Mutex<Progress>, writer: &mut Writer) {
-    let summary = lock(progress).summary.clone();
+impl Progress {
+    /// The writer, if there is a piece for it to write.
+    fn full(&mut self) -> Option<Writer> {
+        if self.noted.len() >= PIECE { self.writer.take() } else { None }
+    }
+}
+
+/// Writes down what is noted, and whether more is coming.
+async fn write(submitter: &Submitter, progress: &Mutex<Progress>, writer: &mut Writer, growing: bool) {
+    let summary = {
+        let mut progress = lock(progress);
+        std::mem::take(&mut progress.noted).into_iter().for_each(|id| writer.push(id));
+        progress.summary.clone()
+    };
+    writer.head.growing = growing;
     writer.head.total = summary.total;
     writer.head.accepted = summary.accepted;
     writer.head.failed = summary.failed;
@@ -169,17 +213,17 @@ async fn write(submitter: &Submitter, progress: &Mutex<Progress>, writer: &mut W
     }
 }
 
-/// The last line.
-async fn finish(submitter: &Submitter, progress: &Mutex<Progress>) -> Bytes {
+/// The last line; a batch that was not read to its end has a reason, or the one `otherwise`.
+async fn finish(submitter: &Submitter, progress: &Mutex<Progress>, otherwise: &str) -> Bytes {
     let writer = {
         let mut progress = lock(progress);
         if !progress.summary.complete && progress.summary.reason.is_none() {
-            progress.summary.reason = Some("draining: the server is stopping".to_owned());
+            progress.summary.reason = Some(otherwise.to_owned());
         }
         progress.writer.take()
     };
     if let Some(mut writer) = writer {
-        write(submitter, progress, &mut writer).await;
+        write(submitter, progress, &mut writer, false).await;
     }
     #[derive(Serialize)]
     struct Last<'a> {

@@ -140,7 +140,7 @@ impl TestApp {
     /// Declares a queue, and is its consumer.
     pub(crate) async fn consume(&self, queue: &str) -> Tap {
         let spec = QueueSpec::new(QueueName::parse(queue).unwrap());
-        let mut consumer = self.celery.consume(ConsumeOptions::new(vec![spec]).prefetch(10_000)).unwrap();
+        let mut consumer = self.celery.consume(ConsumeOptions::new(vec![spec]).prefetch(60_000)).unwrap();
         let mut events = Vec::new();
         wait::until(SOON, "the consumer to be connected", async || {
             consumer.recv_many(&mut events, 100).await;

@@ -129,3 +129,49 @@ async fn an_idempotent_workflow_is_started_once() {
     app.submit(&json!({"task": "last"})).await;
     assert_eq!(queue.next().await.raw.headers["task"], "last");
 }
+
+/// What was called back is used up: the same request again is run under new ids.
+#[tokio::test]
+async fn a_workflow_that_was_called_back_can_be_sent_again() {
+    let app = TestApp::start().await;
+    let mut queue = app.consume("celery").await;
+    let lost = json!({"task": "t", "options": {"queue": "later"}});
+    let body = json!({"canvas": {"group": [add(json!([1, 1])), lost]}});
+    let send = async || -> Answer {
+        app.send(app.request(Method::POST, "/v1/canvas").header("idempotency-key", "\"w\"").json(&body)).await
+    };
+    let problem = send().await.problem(422, "unroutable");
+    let revoked = queue.next().await.raw.properties.correlation_id;
+    assert_eq!((&problem["outcome"], &problem["published"]), (&json!("unknown"), &json!([revoked])));
+    app.declare("later").await;
+    let answer = send().await;
+    assert_eq!((answer.status.as_u16(), answer.header("idempotent-replayed")), (202, ""), "{}", answer.text);
+    assert_ne!(queue.next().await.raw.properties.correlation_id, revoked);
+    assert_eq!(send().await.header("idempotent-replayed"), "true");
+}
+
+/// Ids of the client's choice: what belongs to another task is neither overwritten nor removed.
+#[tokio::test]
+async fn a_workflow_takes_no_id_of_others() {
+    let app = TestApp::start().await;
+    let mut queue = app.consume("celery").await;
+    let mine = json!({"task": "mine", "meta": {"order": 7}});
+    assert_eq!(app.put("/v1/tasks/taken", &mine).await.status, 202);
+    let id = |name: &str| json!({"task": "t", "options": {"task_id": name}});
+    for queue in ["celery", "nowhere"] {
+        let canvas = json!({"chain": [{"task": "t", "options": {"queue": queue}}, id("free"), id("taken")]});
+        let problem = app.post("/v1/canvas", &json!({ "canvas": canvas })).await.problem(409, "task-exists");
+        assert_eq!((&problem["outcome"], &problem["task_id"]), (&json!("not_published"), &json!("taken")));
+        let task = app.get("/v1/tasks/taken").await.json();
+        assert_eq!((&task["task"], &task["meta"]["order"]), (&json!("mine"), &json!(7)));
+        app.get("/v1/tasks/free").await.problem(404, "task-unknown");
+    }
+    start(&app, json!({"chain": [add(json!([1, 1])), id("free")]})).await;
+    let names: Vec<_> =
+        queue.take(2).await.into_iter().map(|sent| sent.raw.headers["task"].clone()).collect();
+    assert_eq!(names, ["mine", "demo.add"]);
+    // What was deleted by request is free again.
+    assert_eq!(app.delete("/v1/tasks/taken?force=true").await.status, 204);
+    start(&app, id("taken")).await;
+    assert_eq!(app.get("/v1/tasks/taken").await.json()["task"], "t");
+}

@@ -173,6 +173,68 @@ async fn a_task_is_unique_while_it_is_pending_or_running() {
     }
 }
 
+/// Who is replaced is revoked when its successor is queued, and keeps its key if that fails.
+#[tokio::test]
+async fn a_replacement_that_fails_replaces_nothing() {
+    let app = TestApp::start().await;
+    let mut queue = app.consume("celery").await;
+    let with = |conflict: &str, more: &Value| {
+        let mut body = json!({"task": "t", "dedupe": {"key": "k", "on_conflict": conflict, "ttl": 60}});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let revoked = async || {
+        let kept = app.celery.cluster().unwrap().revoked_since(std::time::UNIX_EPOCH).await.unwrap();
+        format!("{kept:?}")
+    };
+    app.submit(&with("reject", &json!({"task_id": "first"}))).await;
+    let lost = with("replace", &json!({"task_id": "second", "queue": "nowhere"}));
+    app.post("/v1/tasks", &lost).await.problem(422, "unroutable");
+    let holds = async |id: &str| {
+        let problem =
+            app.post("/v1/tasks", &with("reject", &json!({}))).await.problem(409, "dedupe-rejected");
+        assert_eq!(problem["task_id"], id);
+    };
+    holds("first").await;
+    assert!(!revoked().await.contains("first"), "{}", revoked().await);
+    // Nor does another body under the holder's id take its key away.
+    let other = with("reject", &json!({"task_id": "first", "args": [1]}));
+    app.post("/v1/tasks", &other).await.problem(409, "task-exists");
+    holds("first").await;
+    let found = with("replace", &json!({"task_id": "third"}));
+    assert_eq!(app.post("/v1/tasks", &found).await.status, 202);
+    assert!(revoked().await.contains("first"), "{}", revoked().await);
+    holds("third").await;
+    only(&app, &mut queue, 2).await;
+}
+
+/// An answer that is too long to be kept: the request is not run again.
+#[tokio::test]
+async fn a_long_answer_is_not_kept_and_that_is_said() {
+    let app = TestApp::start().await;
+    let mut queue = app.consume("celery").await;
+    for (key, length, kept) in [("medium", 200_000, true), ("long", 1_200_000, false)] {
+        let key = format!("\"{key}\"");
+        let body = json!([1]);
+        let worker = async {
+            let id = queue.next().await.raw.properties.correlation_id.clone().unwrap();
+            app.succeed(&TaskId::parse(&id).unwrap(), &json!("x".repeat(length)).to_string()).await;
+            id
+        };
+        let calling = keyed(&app, "/v1/call/t?wait=20", &key, &body);
+        let (first, id) = futures_util::future::join(calling, worker).await;
+        assert!(first.status == 200 && first.text.len() > length, "{}", first.status);
+        let again = keyed(&app, "/v1/call/t?wait=20", &key, &body).await;
+        if kept {
+            assert!(again.header("idempotent-replayed") == "true" && again.text == first.text);
+        } else {
+            assert_eq!(again.problem(409, "answer-not-kept")["outcome"], "published");
+            assert_eq!(again.header("location"), format!("/v1/tasks/{id}"));
+        }
+    }
+    only(&app, &mut queue, 0).await;
+}
+
 #[tokio::test]
 async fn many_at_once_with_one_dedupe_key_are_one_message() {
     let app = TestApp::start().await;
@@ -196,6 +258,11 @@ async fn a_long_queue_refuses_those_who_mind() {
     })
     .await;
     assert_eq!(app.post("/v1/tasks", &with(1000)).await.status, 202);
+    // What was accepted before is not refused now.
+    let mine = |limit: u32| json!({"task": "t", "queue": "long", "task_id": "mine", "queue_limit": limit});
+    assert_eq!(app.post("/v1/tasks", &mine(1000)).await.status, 202);
+    let again = app.post("/v1/tasks", &mine(0)).await;
+    assert_eq!((again.status.as_u16(), &again.json()["deduplicated"]), (200, &json!(true)));
     // A queue of ours that nobody has declared is empty.
     assert_eq!(app.post("/v1/tasks", &json!({"task": "t", "queue_limit": 0})).await.status, 202);
     let nowhere = json!({"task": "t", "queue": "nowhere", "queue_limit": 5});

@@ -51,6 +51,11 @@ async fn many_are_looked_up_at_once() {
     let quick =
         tokio::time::timeout(Duration::from_secs(15), app.post("/v1/tasks/lookup", &any)).await.unwrap();
     assert_eq!(quick.json()["pending"], 1);
+    // The same one twice is one.
+    let twice = json!({"ids": ["d", "d"], "wait": 0.5, "wait_for": "any"});
+    let started = std::time::Instant::now();
+    assert_eq!(app.post("/v1/tasks/lookup", &twice).await.json()["pending"], 2);
+    assert!(started.elapsed() >= Duration::from_millis(500), "it did not wait");
     let late = app.post("/v1/tasks/lookup", &json!({"ids": ["d"], "wait": 0.05})).await;
     assert_eq!(late.json()["pending"], 1);
     for (body, pointer) in [

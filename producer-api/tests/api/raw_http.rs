@@ -185,6 +185,52 @@ async fn rare_methods_and_headers_have_right_answers() {
     assert_eq!(statuses(&one(small, "{\"task\":\"t\"}").await), ["100", "202"]);
 }
 
+/// H17: connections that do nothing are bounded in number. Who comes beyond that waits for one of them to end.
+#[tokio::test]
+async fn connections_are_bounded_in_number() {
+    const LIMIT: usize = 8;
+    let app = TestApp::start_with(&[("PRODUCER_API_MAX_CONNECTIONS", "8")]).await;
+    // Those of the client that the test itself asks with count too.
+    let address = app.address().to_owned();
+    let ask = async || {
+        let mut socket = TcpStream::connect(&address).await.unwrap();
+        socket.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        socket
+    };
+    let mut open = Vec::new();
+    for _ in 0..4 * LIMIT {
+        open.push(ask().await);
+    }
+    let answered = async |open: &mut Vec<TcpStream>| {
+        let mut yes = Vec::new();
+        for (at, socket) in open.iter_mut().enumerate() {
+            let mut start = [0; 12];
+            let peek = tokio::time::timeout(Duration::from_millis(20), socket.peek(&mut start)).await;
+            if matches!(peek, Ok(Ok(read)) if read > 0) {
+                yes.push(at);
+            }
+        }
+        yes
+    };
+    let first = wait::until(SOON, "those who fit in to be answered", async || {
+        let first = answered(&mut open).await;
+        if first.len() >= LIMIT - 1 { Ok(first) } else { Err(format!("{} are answered", first.len())) }
+    })
+    .await;
+    wait::nothing_for(Duration::from_millis(500)).await;
+    let later = answered(&mut open).await;
+    assert!(later.len() <= LIMIT, "{} connections are served, {LIMIT} may be", later.len());
+    // When they go, others are served.
+    for at in first.into_iter().rev() {
+        drop(open.remove(at));
+    }
+    wait::until(SOON, "others to be answered", async || {
+        let second = answered(&mut open).await;
+        if second.is_empty() { Err("nobody") } else { Ok(()) }
+    })
+    .await;
+}
+
 /// H16: who does not read a stream is cut, and what the server holds for it is bounded.
 #[tokio::test]
 async fn a_client_that_does_not_read_is_cut() {

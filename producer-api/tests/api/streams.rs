@@ -135,6 +135,85 @@ async fn a_group_is_followed_to_its_end_over_breaks() {
     app.get("/v1/groups/none/events").await.problem(404, "group-unknown");
 }
 
+/// A batch that is still being sent: its stream goes on, though all of its tasks so far have ended.
+#[tokio::test]
+async fn a_growing_batch_is_followed_to_its_end() {
+    let app = TestApp::start().await;
+    app.declare("celery").await;
+    let (send, lines) = tokio::sync::mpsc::unbounded_channel::<String>();
+    let lines = futures_util::stream::unfold(lines, |mut lines| async move {
+        Some((Ok::<_, std::io::Error>(lines.recv().await?), lines))
+    });
+    send.send(line(0)).unwrap();
+    let request = app
+        .request(Method::POST, "/v1/tasks/batch")
+        .header("content-type", "application/x-ndjson")
+        .body(reqwest::Body::wrap_stream(lines));
+    let mut answer = request.send().await.unwrap();
+    let batch = answer.headers()["location"].to_str().unwrap().to_owned();
+    assert!(answer.chunk().await.unwrap().is_some(), "the answer to the first line");
+    app.succeed(&id("line-0"), "0").await;
+    let mut events = Events::open(app.request(Method::GET, &format!("{batch}/events"))).await;
+    assert_eq!(events.next().await.0, "snapshot");
+    (1..=1100).for_each(|n| send.send(line(n)).unwrap());
+    drop(send);
+    while answer.chunk().await.unwrap().is_some() {}
+    // Shown again when more is known.
+    let snapshot = loop {
+        let (name, data) = events.next().await;
+        assert_eq!(name, "snapshot");
+        if data["accepted"] == 1101 {
+            break data;
+        }
+    };
+    assert_eq!(snapshot["states"], json!({"PENDING": 1100, "SUCCESS": 1}));
+    for n in 1..=1100 {
+        app.succeed(&id(&format!("line-{n}")), "1").await;
+    }
+    let names = events.names().await;
+    assert_eq!((names.len(), names.last().map(String::as_str)), (1101, Some("end")));
+    // One whose client goes away in the middle has an end too.
+    let head = "POST /v1/tasks/batch HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut socket = tokio::net::TcpStream::connect(app.address()).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut socket, head.as_bytes()).await.unwrap();
+    let mut start = vec![0; 1024];
+    let read = tokio::io::AsyncReadExt::read(&mut socket, &mut start).await.unwrap();
+    let start = String::from_utf8_lossy(&start[..read]).to_lowercase();
+    let batch = start.split("location: ").nth(1).unwrap().split("\r\n").next().unwrap();
+    let mut events = Events::open(app.request(Method::GET, &format!("{batch}/events"))).await;
+    drop(socket);
+    assert_eq!(events.names().await.last().map(String::as_str), Some("end"));
+}
+
+/// A line of a streamed batch.
+fn line(n: usize) -> String {
+    format!("{{\"task\":\"t\",\"task_id\":\"line-{n}\"}}\n")
+}
+
+/// HEAD is answered and over.
+#[tokio::test]
+async fn a_stream_has_a_head() {
+    let app = TestApp::start().await;
+    app.declare("celery").await;
+    let task = json!({"tasks": [{"task": "t", "task_id": "x"}], "group": true});
+    let batch = app.post("/v1/tasks/batch", &task).await.json();
+    let link = |name: &str| format!("{}/events", batch["links"][name].as_str().unwrap());
+    for path in ["/v1/events".to_owned(), "/v1/tasks/x/events".to_owned(), link("self"), link("group")] {
+        // On one connection: the second is answered when the first is over.
+        let both = format!(
+            "HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\nGET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        );
+        let mut socket = tokio::net::TcpStream::connect(app.address()).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut socket, both.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let reading = tokio::io::AsyncReadExt::read_to_string(&mut socket, &mut answer);
+        tokio::time::timeout(SOON, reading).await.unwrap_or_else(|_| panic!("{path} goes on")).unwrap();
+        assert!(answer.contains("text/event-stream") && answer.ends_with("ok\n"), "{path}: {answer}");
+    }
+    let head = app.send(app.request(Method::HEAD, "/v1/tasks/nobody/events")).await;
+    assert_eq!(head.status, 404);
+}
+
 #[tokio::test]
 async fn everything_is_followed_filtered_and_resumed() {
     let app = TestApp::start().await;
