@@ -160,7 +160,7 @@ async fn a_stream_is_answered_line_by_line() {
     }
     assert_eq!(queue.take(LINES - failed).await.len(), LINES - failed);
     // Every task is written down, those too that came while others were being written.
-    let batch = app.get(&answer.header("location").to_owned()).await.json();
+    let batch = app.get(answer.header("location")).await.json();
     assert_eq!((&batch["total"], &batch["states"]), (&json!(LINES), &json!({"PENDING": LINES - failed})));
 }
 
