@@ -13,6 +13,7 @@ use crate::backend::rpc::RpcBackend;
 use crate::backend::{DisabledBackend, MemoryBackend, ResultBackend};
 use crate::celery::{Celery, Shared};
 use crate::clock::{Clock, Lamport};
+use crate::config::routes::{self, Routes};
 use crate::config::{BackendUrl, BrokerUrls, Layered, hostname, parse_duration};
 use crate::error::BrokerError;
 use crate::offline::Outbox;
@@ -33,6 +34,7 @@ pub struct CeleryBuilder {
     backend: String,
     default_queue: String,
     routes: Vec<(String, Target)>,
+    routers: Vec<Routes>,
     problems: Vec<String>,
     connect_timeout: Duration,
     heartbeat: Duration,
@@ -54,6 +56,7 @@ impl CeleryBuilder {
             backend: String::new(),
             default_queue: "celery".into(),
             routes: Vec::new(),
+            routers: Vec::new(),
             problems: Vec::new(),
             connect_timeout: Duration::from_secs(10),
             heartbeat: Duration::from_secs(10),
@@ -105,6 +108,24 @@ impl CeleryBuilder {
     #[must_use]
     pub fn route_to(mut self, pattern: impl Into<String>, target: Target) -> Self {
         self.routes.push((pattern.into(), target));
+        self
+    }
+
+    /// Celery's `task_routes`, as [`config::routes`](crate::config::routes) reads them: what no [`route`](Self::route) names
+    /// is looked up there.
+    ///
+    /// ```
+    /// # use celery_broker::Celery;
+    /// let celery = Celery::builder("shop").task_routes(
+    ///     r#"{"mail.*": "mail", "^(video|image)\\.": {"queue": "media", "priority": 3}}"#,
+    /// );
+    /// ```
+    #[must_use]
+    pub fn task_routes(mut self, routes: &str) -> Self {
+        match routes::parse(routes) {
+            Ok(routers) => self.routers.extend(routers),
+            Err(problem) => self.problems.push(format!("task_routes: {problem}")),
+        }
         self
     }
 
@@ -198,7 +219,10 @@ impl CeleryBuilder {
         self.heartbeat = duration("broker_heartbeat", self.heartbeat);
         self.publish_timeout = duration("publish_timeout", self.publish_timeout);
         self.send_sent_events = settings.boolean("task_send_sent_event");
-        self
+        match settings.text("task_routes") {
+            Some(routes) => self.task_routes(routes),
+            None => self,
+        }
     }
 
     /// Connects; returns when the broker has answered.
@@ -269,9 +293,11 @@ impl CeleryBuilder {
             .map_err(|err| BrokerError::config(format!("task_default_queue: {err}")))?;
         let mut router = Router::new(default_queue);
         for (pattern, target) in &self.routes {
-            router
-                .add(pattern, target.clone())
-                .map_err(|err| BrokerError::config(format!("route `{pattern}`: {err}")))?;
+            router.add(pattern, target.clone()).map_err(|err| BrokerError::config(format!("route {err}")))?;
+        }
+        for routes in &self.routers {
+            let added = router.add_map(routes.clone());
+            added.map_err(|err| BrokerError::config(format!("task_routes: {err}")))?;
         }
         Ok(router)
     }

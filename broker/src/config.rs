@@ -1,9 +1,10 @@
 //! Settings and URLs.
 //!
-//! [`table`] is the one table type from which each program reads its settings, whatever their source, and from which
+//! [`routes`] reads `task_routes`. [`table`] is the one table type from which each program reads its settings, whatever their source, and from which
 //! `docs/configuration.md` is made. [`url`] reads broker and result-backend URLs as Celery writes them. Nothing in here
 //! prints a secret.
 
+pub mod routes;
 pub mod table;
 pub mod url;
 mod zone;
@@ -39,6 +40,15 @@ pub const CLIENT_SETTINGS: &[Setting] = &[
         default: Some("celery"),
         secret: false,
         doc: "Queue of tasks that no route names.",
+    },
+    Setting {
+        name: "task_routes",
+        flag: "",
+        env: "CELERY_TASK_ROUTES",
+        kind: Kind::Routes,
+        default: None,
+        secret: false,
+        doc: "Where tasks go that do not say, by name, glob (`mail.*`) or regular expression (`^mail\\.`): the name of a queue, or a table of options. In the environment as JSON, or short, `mail.*=mail,shop.report=reports`.",
     },
     Setting {
         name: "result_expires",

@@ -1,20 +1,35 @@
 //! Which queue a task goes to. Pure.
 //!
-//! Celery's rules: a queue named in the call wins; else `task_routes`, exact names before patterns, patterns in order;
-//! else the default queue. And a queue is reached through the default exchange, with its name as the routing key, unless
-//! the call names an exchange.
+//! Celery's rules: what the call says wins, option by option; else `task_routes`, one router after the other, in each exact
+//! names before patterns, patterns in order; else the default queue. And a queue is reached through the default exchange,
+//! with its name as the routing key, unless both an exchange and a key are named, or the exchange is no direct one.
+//!
+//! Three rules are not Celery's, which would drop what is said: a queue named in the call is not overruled by a route's
+//! exchange and key; a key alone names a queue; an exchange without a key gets the queue's name for one.
 
 use std::collections::HashMap;
 
-use celery_protocol::control::{ControlError, Pattern};
+use celery_protocol::content::Compression;
+use celery_protocol::options::{SendOptions, Serializer};
 use celery_protocol::{QueueName, TaskName, glob};
+use regex_lite::Regex;
 
 use crate::amqp::Route;
+
+/// The most that an expression may take once it is compiled.
+const REGEX_SIZE: usize = 1 << 16;
 
 /// Where tasks of a name go when the call does not say.
 #[derive(Debug, Clone)]
 pub struct Router {
     default_queue: QueueName,
+    /// The first in which a name is found decides.
+    maps: Vec<Map>,
+}
+
+/// Routes by name: a router of `task_routes`.
+#[derive(Debug, Clone, Default)]
+struct Map {
     exact: HashMap<String, Target>,
     patterns: Vec<(Rule, Target)>,
 }
@@ -25,16 +40,48 @@ enum Rule {
     /// A glob over the whole name.
     Glob(String),
     /// A regular expression that fits from the start, as Python's `re.match`.
-    Regex(Pattern),
+    Regex(Regex),
+}
+
+/// A pattern that can't be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{pattern}` is no regular expression: {problem}")]
+pub struct PatternError {
+    pattern: String,
+    problem: String,
 }
 
 impl Rule {
     fn fits(&self, task: &str) -> bool {
         match self {
             Self::Glob(pattern) => glob::matches(pattern, task),
-            // Refused when it was added, if it cannot be used.
-            Self::Regex(pattern) => pattern.matches(task).unwrap_or(false),
+            Self::Regex(regex) => regex.is_match(task),
         }
+    }
+}
+
+impl Map {
+    fn add(&mut self, pattern: &str, target: Target) -> Result<(), PatternError> {
+        if pattern.starts_with('^') {
+            let built =
+                regex_lite::RegexBuilder::new(&format!("^(?:{pattern})")).size_limit(REGEX_SIZE).build();
+            let problem = |err: regex_lite::Error| PatternError {
+                pattern: pattern.to_owned(),
+                problem: err.to_string(),
+            };
+            self.patterns.push((Rule::Regex(built.map_err(problem)?), target));
+        } else if pattern.contains('*') {
+            self.patterns.push((Rule::Glob(pattern.to_owned()), target));
+        } else {
+            self.exact.insert(pattern.to_owned(), target);
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, task: &str) -> Option<&Target> {
+        self.exact
+            .get(task)
+            .or_else(|| self.patterns.iter().find(|(rule, _)| rule.fits(task)).map(|(_, target)| target))
     }
 }
 
@@ -47,8 +94,16 @@ pub struct Target {
     pub exchange: Option<String>,
     /// The key on that exchange.
     pub routing_key: Option<String>,
+    /// The type of that exchange. Default: direct.
+    pub exchange_type: Option<String>,
     /// Priority for tasks that do not say.
     pub priority: Option<u8>,
+    /// How calls are written that do not say.
+    pub serializer: Option<Serializer>,
+    /// How bodies are packed of calls that do not say.
+    pub compression: Option<Compression>,
+    /// 1: lost when the broker restarts; 2: kept.
+    pub delivery_mode: Option<u8>,
 }
 
 impl From<QueueName> for Target {
@@ -71,7 +126,7 @@ pub struct Destination {
 impl Router {
     /// Everything goes to `default_queue`.
     pub fn new(default_queue: QueueName) -> Self {
-        Self { default_queue, exact: HashMap::new(), patterns: Vec::new() }
+        Self { default_queue, maps: vec![Map::default()] }
     }
 
     /// Tasks whose name matches `pattern` go to `target`. A pattern that begins with `^` is a regular expression that must
@@ -79,16 +134,23 @@ impl Router {
     ///
     /// # Errors
     /// The regular expression cannot be used; says why.
-    pub fn add(&mut self, pattern: &str, target: impl Into<Target>) -> Result<(), ControlError> {
-        if pattern.starts_with('^') {
-            let regex = Pattern { pattern: pattern.to_owned(), matcher: "pcre".to_owned() };
-            regex.matches("")?;
-            self.patterns.push((Rule::Regex(regex), target.into()));
-        } else if pattern.contains('*') {
-            self.patterns.push((Rule::Glob(pattern.to_owned()), target.into()));
-        } else {
-            self.exact.insert(pattern.to_owned(), target.into());
+    pub fn add(&mut self, pattern: &str, target: impl Into<Target>) -> Result<(), PatternError> {
+        match self.maps.first_mut() {
+            Some(map) => map.add(pattern, target.into()),
+            None => Ok(()),
         }
+    }
+
+    /// Routes that are looked at when all before them know nothing of a task.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub fn add_map(&mut self, routes: Vec<(String, Target)>) -> Result<(), PatternError> {
+        let mut map = Map::default();
+        for (pattern, target) in routes {
+            map.add(&pattern, target)?;
+        }
+        self.maps.push(map);
         Ok(())
     }
 
@@ -99,32 +161,46 @@ impl Router {
 
     /// Where a call of `task` goes; `call` is what the call itself says.
     pub fn route(&self, task: &TaskName, call: &Target) -> Destination {
-        let routed = self.lookup(task.as_str());
-        // A queue or exchange named in the call makes the routes irrelevant, priority apart.
-        let named = call.queue.is_some() || call.exchange.is_some();
-        let from = if named { call } else { routed.unwrap_or(call) };
-        let priority = call.priority.or_else(|| routed.and_then(|target| target.priority));
-        let routing_key = call.routing_key.as_ref().or(from.routing_key.as_ref());
-        let queue = from.queue.clone();
-        match (&from.exchange, routing_key) {
-            (Some(exchange), key) if !exchange.is_empty() => {
-                let key = key.cloned().or_else(|| queue.as_ref().map(ToString::to_string));
-                let routing_key = key.unwrap_or_else(|| self.default_queue.to_string());
-                Destination { route: Route { exchange: exchange.clone(), routing_key }, queue, priority }
+        let none = Target::default();
+        let routed = self.lookup(task).unwrap_or(&none);
+        let place = if call.queue.is_some() && call.exchange.is_none() { &none } else { routed };
+        let queue = call.queue.as_ref().or(routed.queue.as_ref());
+        let exchange = call.exchange.as_ref().or(place.exchange.as_ref()).filter(|name| !name.is_empty());
+        let key = call.routing_key.as_ref().or(place.routing_key.as_ref());
+        let kind = call.exchange_type.as_ref().or(place.exchange_type.as_ref());
+        let direct = kind.is_none_or(|kind| kind == "direct");
+        let priority = call.priority.or(routed.priority);
+        match (exchange, key, queue) {
+            (Some(exchange), Some(key), _) => {
+                let route = Route { exchange: exchange.clone(), routing_key: key.clone() };
+                Destination { route, queue: queue.cloned(), priority }
             }
-            // A key alone is meant for the default exchange, as the queue is.
-            (_, key) => {
-                let queue = queue.or_else(|| key.and_then(|key| QueueName::parse(key.as_str()).ok()));
-                let queue = queue.unwrap_or_else(|| self.default_queue.clone());
+            (Some(exchange), None, queue) if !direct || queue.is_none() => {
+                let routing_key = queue.unwrap_or(&self.default_queue).to_string();
+                let route = Route { exchange: exchange.clone(), routing_key };
+                Destination { route, queue: queue.cloned(), priority }
+            }
+            (_, key, queue) => {
+                let named = || key.and_then(|key| QueueName::parse(key.as_str()).ok());
+                let queue = queue.cloned().or_else(named).unwrap_or_else(|| self.default_queue.clone());
                 Destination { route: Route::queue(queue.as_str()), queue: Some(queue), priority }
             }
         }
     }
 
-    fn lookup(&self, task: &str) -> Option<&Target> {
-        self.exact
-            .get(task)
-            .or_else(|| self.patterns.iter().find(|(rule, _)| rule.fits(task)).map(|(_, target)| target))
+    /// What a route says of how calls of a task are written and kept.
+    pub(crate) fn writing(&self, task: &TaskName) -> SendOptions {
+        let routed = self.lookup(task);
+        SendOptions {
+            serializer: routed.and_then(|target| target.serializer),
+            compression: routed.and_then(|target| target.compression),
+            delivery_mode: routed.and_then(|target| target.delivery_mode),
+            ..SendOptions::default()
+        }
+    }
+
+    fn lookup(&self, task: &TaskName) -> Option<&Target> {
+        self.maps.iter().find_map(|map| map.lookup(task.as_str()))
     }
 }
 
@@ -177,7 +253,10 @@ mod tests {
     fn an_exchange_leaves_the_default_exchange() {
         assert_eq!(seen("topic.a", &Target::default()), ("x".to_owned(), "a.b".to_owned()));
         let call = Target { exchange: Some("y".into()), ..queue("q").into() };
+        assert_eq!(seen("tasks.add", &call), (String::new(), "q".to_owned()), "as Celery's");
+        let call = Target { exchange_type: Some("topic".into()), ..call };
         assert_eq!(seen("tasks.add", &call), ("y".to_owned(), "q".to_owned()));
+        assert_eq!(seen("topic.a", &queue("mine").into()), (String::new(), "mine".to_owned()));
     }
 
     #[test]
@@ -191,5 +270,50 @@ mod tests {
     #[test]
     fn a_bad_expression_is_refused() {
         assert!(router().add("^(", queue("q")).is_err());
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Case {
+        routes: Box<serde_json::value::RawValue>,
+        task: String,
+        call: serde_json::Map<String, serde_json::Value>,
+        exchange: String,
+        /// Where Celery names none, we do.
+        routing_key: Option<String>,
+        priority: Option<u8>,
+        serializer: String,
+        compression: Option<String>,
+        delivery_mode: u8,
+    }
+
+    #[test]
+    fn tasks_go_where_celery_sends_them() {
+        let cases: Vec<Case> = serde_json::from_str(include_str!("../tests/golden/routes.json")).unwrap();
+        for case in cases {
+            let what = format!("{} of {} with {:?}", case.task, case.routes, case.call);
+            let mut router = Router::new(queue("celery"));
+            for map in crate::config::routes::parse(case.routes.get()).unwrap() {
+                router.add_map(map).unwrap();
+            }
+            let text = |name: &str| case.call.get(name).and_then(|value| value.as_str()).map(str::to_owned);
+            let call = Target {
+                queue: text("queue").map(|name| queue(&name)),
+                exchange: text("exchange"),
+                routing_key: text("routing_key"),
+                exchange_type: text("exchange_type"),
+                priority: case.call.get("priority").and_then(|value| u8::try_from(value.as_u64()?).ok()),
+                ..Target::default()
+            };
+            let task = TaskName::parse(case.task.as_str()).unwrap();
+            let seen = router.route(&task, &call);
+            let Route { exchange, routing_key } = seen.route;
+            let expected = case.routing_key.unwrap_or_else(|| routing_key.clone());
+            assert_eq!((exchange, routing_key), (case.exchange, expected), "{what}");
+            assert_eq!(seen.priority, case.priority, "{what}");
+            let writing = router.writing(&task);
+            assert_eq!(writing.delivery_mode.unwrap_or(2), case.delivery_mode, "{what}");
+            assert_eq!(writing.serializer.unwrap_or_default().name(), case.serializer, "{what}");
+            assert_eq!(writing.compression.map(|how| how.mime().to_owned()), case.compression, "{what}");
+        }
     }
 }

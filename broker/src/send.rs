@@ -172,14 +172,18 @@ impl Celery {
         let own = SendOptions::from_signature(&call.options).map_err(|err| wrong(&err))?;
         let now = WireTime::from(self.shared.clock.now());
         let defaults = &self.shared.task_defaults;
-        let mut options = resolve(own, SendOptions::default(), &TaskOptions::DEFAULT, defaults, now);
+        let task = routed_as(call);
+        let writing = self.shared.router.writing(&task);
+        let mut options = resolve(own, writing, &TaskOptions::DEFAULT, defaults, now);
         let target = Target {
             queue: options.queue.clone(),
             exchange: options.exchange.clone(),
             routing_key: options.routing_key.clone(),
+            exchange_type: call.options.read("exchange_type").map_err(|err| wrong(&err))?,
             priority: options.priority,
+            ..Target::default()
         };
-        let destination = self.shared.router.route(&routed_as(call), &target);
+        let destination = self.shared.router.route(&task, &target);
         options.priority =
             destination.priority.or_else(|| self.context.as_ref().and_then(|context| context.priority));
         let id = match options.rest.task_id.clone() {

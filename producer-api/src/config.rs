@@ -16,6 +16,7 @@ pub fn settings() -> Vec<Setting> {
     let client = CLIENT_SETTINGS.iter().map(|setting| match setting.name {
         // An API without results is of little use, so here they are on by default.
         "result_backend" => Setting { default: Some("redis://localhost:6379/0"), ..*setting },
+        "task_routes" => Setting { flag: "routes", env: "PRODUCER_API_TASK_ROUTES", ..*setting },
         _ => *setting,
     });
     OWN.iter().copied().chain(client).collect()
@@ -73,14 +74,6 @@ const OWN: &[Setting] = &[
         Kind::List,
         None,
         "Globs of the queues that may be published to; empty allows all. For a named exchange its name counts.",
-    ),
-    setting(
-        "task_routes",
-        "routes",
-        "PRODUCER_API_TASK_ROUTES",
-        Kind::List,
-        None,
-        "Queues by task name, `glob=queue`, exact names before patterns, patterns in order; else `task_default_queue`.",
     ),
     setting(
         "declare_queues",
@@ -274,8 +267,8 @@ pub struct Config {
     pub tokens: Tokens,
     /// Allow-lists.
     pub policy: Policy,
-    /// `(glob, queue)`.
-    pub routes: Vec<(String, String)>,
+    /// The queues that routes lead to.
+    pub routed_queues: Vec<String>,
     /// Whether missing queues of the server's own are declared.
     pub declare_queues: bool,
     /// Bounds of requests.
@@ -423,15 +416,10 @@ impl Config {
                  --insecure-no-auth"
             ));
         }
-        let mut routes = Vec::new();
-        for route in client.list("task_routes") {
-            match route.split_once('=') {
-                Some((pattern, queue)) if celery_protocol::QueueName::parse(queue.trim()).is_ok() => {
-                    routes.push((pattern.trim().to_owned(), queue.trim().to_owned()));
-                }
-                _ => problems.push(format!("task_routes: `{route}` is not of the form glob=queue")),
-            }
-        }
+        // Read before, when the value was checked.
+        let routers = client.text("task_routes").map(celery_broker::config::routes::parse);
+        let routed = routers.and_then(Result::ok).into_iter().flatten().flatten();
+        let routed_queues = routed.filter_map(|(_, target)| Some(target.queue?.to_string())).collect();
         if !problems.is_empty() {
             return Err(problems.join("\n"));
         }
@@ -439,7 +427,7 @@ impl Config {
             listen: SocketAddr::new(ip, port),
             tokens,
             policy: Policy::new(client.list("allow_tasks"), client.list("allow_queues")),
-            routes,
+            routed_queues,
             declare_queues: client.boolean("declare_queues"),
             limits: Limits {
                 body: size("body_limit"),
@@ -477,7 +465,8 @@ mod tests {
     fn the_document_has_the_table() {
         // What differs from other clients is listed here too.
         let own = |setting: &Setting| {
-            let same = |client: &Setting| client.name == setting.name && client.default == setting.default;
+            let values = |one: &Setting| (one.name, one.default, one.env);
+            let same = |client: &Setting| values(client) == values(setting);
             !CLIENT_SETTINGS.iter().any(same)
         };
         let table: Vec<Setting> = settings().into_iter().filter(own).collect();
@@ -515,9 +504,12 @@ mod tests {
             err.contains("api_port") && err.contains("PRODUCER_API_PORT") && err.contains("65535"),
             "{err}"
         );
-        let err =
-            load(&[("PRODUCER_API_BIND", "nowhere"), ("PRODUCER_API_TASK_ROUTES", "a")]).expect_err("two");
-        assert!(err.contains("api_bind") && err.contains("task_routes"), "{err}");
+        let err = load(&[("PRODUCER_API_BIND", "nowhere")]).expect_err("no address");
+        assert!(err.contains("api_bind"), "{err}");
+        let err = load(&[("PRODUCER_API_TASK_ROUTES", "a")]).expect_err("no route");
+        assert!(err.contains("task_routes") && err.contains("pattern=queue"), "{err}");
+        let config = load(&[("PRODUCER_API_TASK_ROUTES", "a.*=one, b=two")]).expect("routes");
+        assert_eq!(config.routed_queues, ["one", "two"]);
     }
 
     #[test]

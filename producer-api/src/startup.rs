@@ -61,12 +61,7 @@ impl Application {
     pub fn build(config: &Config) -> Result<Self, StartError> {
         let metrics = telemetry::recorder();
         let builder = Celery::builder("producer-api").settings(&config.client);
-        let celery = config
-            .routes
-            .iter()
-            .fold(builder, |builder, (pattern, queue)| builder.route(pattern, queue))
-            .start()
-            .map_err(|err| StartError::Broker(Box::new(err)))?;
+        let celery = builder.start().map_err(|err| StartError::Broker(Box::new(err)))?;
         let dashboard =
             Dashboard::start(&celery, config.dashboard).map_err(|err| StartError::Broker(Box::new(err)))?;
         let api = web::Data::new(Api::new(celery, config, origin(), metrics));

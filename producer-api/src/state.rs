@@ -55,12 +55,9 @@ impl Api {
     /// The state of a server with this configuration.
     pub fn new(celery: Celery, config: &Config, origin: String, metrics: PrometheusHandle) -> Self {
         let own_queues = match config.declare_queues {
-            true => config
-                .routes
-                .iter()
-                .map(|(_, queue)| queue.clone())
-                .chain([celery.default_queue().to_string()])
-                .collect(),
+            true => {
+                config.routed_queues.iter().cloned().chain([celery.default_queue().to_string()]).collect()
+            }
             false => HashSet::new(),
         };
         Api {

@@ -47,6 +47,8 @@ pub enum Kind {
     Duration,
     /// Texts separated by commas.
     List,
+    /// Routes of tasks, in one of the forms of [`routes`](super::routes).
+    Routes,
     /// One of these words.
     Choice(&'static [&'static str]),
 }
@@ -60,6 +62,7 @@ impl fmt::Display for Kind {
             Self::Float => f.write_str("a number"),
             Self::Duration => f.write_str("a duration such as 30, 0.5, 500ms, 5m or 1d"),
             Self::List => f.write_str("a list separated by commas"),
+            Self::Routes => f.write_str("a table of routes"),
             Self::Choice(words) => write!(f, "one of {}", words.join(", ")),
         }
     }
@@ -290,11 +293,17 @@ fn read_file(
     };
     let mut entries = BTreeMap::new();
     for (key, value) in parsed {
-        if !table.iter().any(|setting| setting.name == key) {
+        let Some(setting) = table.iter().find(|setting| setting.name == key) else {
             problems.push(format!("{name}: there is no setting `{key}`"));
             continue;
-        }
-        match scalar(&value) {
+        };
+        let value = match (setting.kind, &value) {
+            (Kind::Routes, toml::Value::Table(_) | toml::Value::Array(_)) => {
+                Some(super::routes::json(&value))
+            }
+            _ => scalar(&value),
+        };
+        match value {
             Some(value) => drop(entries.insert(key, value)),
             None => problems.push(format!("{key} in {name}: tables are not supported here")),
         }
@@ -323,8 +332,11 @@ fn scalar(value: &toml::Value) -> Option<String> {
 }
 
 fn check(kind: Kind, value: &str) -> Result<(), String> {
+    if kind == Kind::Routes {
+        return super::routes::parse(value).map(drop).map_err(|problem| format!("{kind}: {problem}"));
+    }
     let fits = match kind {
-        Kind::Text | Kind::List => true,
+        Kind::Text | Kind::List | Kind::Routes => true,
         Kind::Bool => parse_bool(value).is_some(),
         Kind::Integer { min, max } => value.trim().parse().is_ok_and(|n: i64| (min..=max).contains(&n)),
         Kind::Float => value.trim().parse().is_ok_and(|n: f64| n.is_finite()),

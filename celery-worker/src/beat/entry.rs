@@ -161,6 +161,12 @@ pub fn take(file: &str) -> Result<(String, Vec<Entry>), String> {
     let schedule: Map<String, Value> =
         schedule.try_into().map_err(|error| format!("beat_schedule is not a table of entries: {error}"))?;
     let entries = read(&schedule).map_err(|error| error.to_string())?;
+    // The order of routes counts, and would be lost here.
+    if let Some(routes) = file.get_mut("task_routes")
+        && !routes.is_str()
+    {
+        *routes = toml::Value::String(celery_broker::config::routes::json(routes));
+    }
     let rest = toml::to_string(&file).map_err(|error| error.to_string())?;
     Ok((rest, entries))
 }

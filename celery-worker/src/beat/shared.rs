@@ -295,7 +295,8 @@ impl Shared {
             }
             // A clock that was put back only makes it wait for longer.
             if self.now().duration_since(begin).unwrap_or_default() >= self.lease {
-                return Err(Over::NoBroker);
+                let ours = self.fenced.hold(self.hold()).await?;
+                return Err(if ours { Over::NoBroker } else { Over::Lost });
             }
             if self.pause(RETRY, stop).await {
                 return Ok(false);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use celery_broker::{Celery, ConsumeOptions, Consumer, ConsumerEvent, QueueSpec};
-use celery_protocol::{Limits, Message, WireTime};
+use celery_protocol::{Limits, Message, QueueName, WireTime};
 use celery_testkit::{Program, Rabbit, Redis, wait};
 use serde_json::json;
 
@@ -57,7 +57,11 @@ struct Reader {
 
 impl Reader {
     fn new(celery: &Celery) -> Reader {
-        let queue = QueueSpec::new(celery.default_queue().clone());
+        Reader::of(celery, celery.default_queue().clone())
+    }
+
+    fn of(celery: &Celery, queue: QueueName) -> Reader {
+        let queue = QueueSpec::new(queue);
         let consumer = celery.consume(ConsumeOptions::new(vec![queue]).prefetch(100)).unwrap();
         Reader { consumer, seen: Vec::new() }
     }
@@ -127,6 +131,43 @@ async fn beat_sends_intervals_and_crontabs_and_remembers_them() {
     assert!(state["entries"]["often"]["count"].as_u64().unwrap() >= 5, "{state}");
     // Two if the minute has just changed.
     assert!((5..=6).contains(&state["entries"]["missed"]["count"].as_u64().unwrap()), "{state}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beat_and_the_command_line_follow_the_routes() {
+    let stage = Stage::new("beat-routes").await;
+    let mut reader = Reader::of(&stage.celery, QueueName::parse("routed").unwrap());
+    let config = r#"
+        [task_routes]
+        "z.*" = { queue = "routed", priority = 4 }
+        "z.never*" = "elsewhere"
+        '^y\.\d' = "routed"
+        [beat_schedule.tick]
+        task = "z.never"
+        schedule = 0.3
+    "#;
+    let beat = Beat::start(&stage, "routes", config, None);
+    reader.more(1).await;
+    assert_eq!(reader.seen[0].properties.priority, Some(4));
+    let file = beat.folder.join("beat.toml");
+    let config = std::fs::read_to_string(&file).unwrap().split("[beat_schedule").next().unwrap().to_owned();
+    let worker_file = beat.folder.join("worker.toml");
+    std::fs::write(&worker_file, config).unwrap();
+    let call = async |task: &str, more: &[&str], env: &[(&str, &str)]| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_celery-worker"));
+        command.args(["call", task, "-b", &stage.broker, "--result-backend", "disabled://"]).args(more);
+        let output = command.envs(env.iter().copied()).output().await.unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    let file = ["--config", worker_file.to_str().unwrap()];
+    assert_eq!(call("y.1", &file, &[]).await, (true, String::new()));
+    let routes = [("CELERY_TASK_ROUTES", r#"[["x", {"queue": "routed"}]]"#)];
+    assert_eq!(call("x", &[], &routes).await, (true, String::new()));
+    reader.until("calls by file and environment", |seen| count(seen, "y.1") + count(seen, "x") == 2).await;
+    let (done, told) = call("x", &[], &[("CELERY_TASK_ROUTES", r#"{"x": {"queu": 1}}"#)]).await;
+    assert!(!done && told.contains("task_routes") && told.contains("no option queu"), "{told}");
+    beat.program.term();
+    assert!(beat.program.wait_exit(SOON).await.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

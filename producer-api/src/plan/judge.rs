@@ -143,6 +143,7 @@ fn target(task: &SubmitTask, faults: &mut Faults) -> Target {
         exchange: task.exchange.clone(),
         routing_key: task.routing_key.clone(),
         priority: task.priority,
+        ..Target::default()
     }
 }
 
