@@ -5,7 +5,6 @@
 //! worker, and never comes round in a circle.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use celery_broker::{Delivery, Token};
 use celery_protocol::{Limits, Malformed, Message};
@@ -37,7 +36,7 @@ pub(super) fn decode(delivery: Delivery, engine: &Engine) -> Arrival {
         tracing::error!(id, task = ?task.unwrap_or("?"), reason, size, %queue, "Message rejected: {detail}");
         let failure =
             Failure::named("InvalidTaskError").module("celery.exceptions").arg(format!("{reason}: {detail}"));
-        refused(token, settle::refused(malformed.task_id.clone(), &failure, SystemTime::now()), reason)
+        refused(token, settle::refused(malformed.task_id.clone(), &failure, engine.now()), reason)
     };
     let message = match Message::decode(raw, &limits) {
         Ok(message) => message,
@@ -47,7 +46,7 @@ pub(super) fn decode(delivery: Delivery, engine: &Engine) -> Arrival {
         let (id, name) = (&message.headers.id, &message.headers.task);
         tracing::error!(%id, task = ?name.as_str(), reason = "unknown_task", size, %queue, "Message rejected: no such task here");
         let settlement =
-            settle::refused(Some(id.clone()), &Failure::not_registered(name.as_str()), SystemTime::now());
+            settle::refused(Some(id.clone()), &Failure::not_registered(name.as_str()), engine.now());
         return refused(token, settlement, "unknown_task");
     };
     let body = match message.body(&limits) {

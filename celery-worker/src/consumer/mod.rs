@@ -149,7 +149,7 @@ impl Intake {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while self.failure.is_none() {
-            let sleep = self.held.sleep(SystemTime::now());
+            let sleep = self.held.sleep(self.engine.now());
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -178,7 +178,7 @@ impl Intake {
 
     /// Sorts a batch of events: what may run goes to the pool in one push.
     async fn take(&mut self, buffer: &mut Vec<ConsumerEvent>) {
-        let now = SystemTime::now();
+        let now = self.engine.now();
         let (mut ready, mut suspects, mut over) = (Vec::new(), Vec::new(), Vec::new());
         for event in buffer.drain(..) {
             match event {
@@ -227,25 +227,35 @@ impl Intake {
             Arrival::Job(job) => job,
             Arrival::Refused(finished) => return over.push(finished),
         };
-        match self.engine.admit(&job, now) {
-            Verdict::Never(why) => return over.push(self.revoked(job, why, now)),
-            verdict => {
-                log::received(&job.request);
-                self.engine.emit(job.rules, || events::received(&job.request));
-                if let Verdict::Later(due) = verdict {
-                    return self.put_off(due, job, now);
-                }
-            }
+        self.sort(job, now, ready, suspects, over);
+    }
+
+    fn sort(
+        &mut self,
+        job: Arc<Job>,
+        now: SystemTime,
+        ready: &mut Vec<Arc<Job>>,
+        suspects: &mut Vec<Arc<Job>>,
+        over: &mut Vec<Finished>,
+    ) {
+        let again = job.request.delivery().redelivered || beat::is_sent_again(job.request.custom_headers());
+        // What has begun is beyond expiry and revocation.
+        let Some(job) = (if again { self.adopted(job) } else { Some(job) }) else { return };
+        let suspect = again && self.may_be_done(&job);
+        let verdict = self.engine.admit(&job, now);
+        if let Verdict::Never(why) = verdict
+            && !suspect
+        {
+            return over.push(self.revoked(job, why, now));
         }
-        if job.request.delivery().redelivered || beat::is_sent_again(job.request.custom_headers()) {
-            match self.adopted(job) {
-                Some(job) if self.may_be_done(&job) => suspects.push(job),
-                Some(job) => self.rate_limited(job, now, ready),
-                None => {}
-            }
-            return;
+        log::received(&job.request);
+        self.engine.emit(job.rules, || events::received(&job.request));
+        match verdict {
+            Verdict::Later(due) => self.put_off(due, job, now),
+            // One that was completed before is not revoked afterwards: the others are looked at again when they start.
+            _ if suspect => suspects.push(job),
+            _ => self.rate_limited(job, now, ready),
         }
-        self.rate_limited(job, now, ready);
     }
 
     fn revoked(&self, job: Arc<Job>, why: Revocation, now: SystemTime) -> Finished {
@@ -254,15 +264,16 @@ impl Intake {
         Finished { ticket: Ticket::Job(job), settlement }
     }
 
-    /// A job that runs here while its message comes again, because the connection was lost in between, is not run
-    /// twice: it takes the new delivery over.
+    /// A job that runs here, or has run and is not settled yet, while its message comes again, because the connection was
+    /// lost in between, is not run twice: it takes the new delivery over.
     fn adopted(&self, job: Arc<Job>) -> Option<Arc<Job>> {
         let same = |running: &Arc<Job>| {
             running.request.id() == job.request.id() && running.request.retries() == job.request.retries()
         };
-        match self.engine.pool.running().into_iter().find(same) {
+        let running = self.engine.pool.running().into_iter().find(same);
+        match running.or_else(|| self.engine.settling.find(same)) {
             Some(running) if running.adopt_from(&job) => {
-                tracing::info!(id = %job.request.id(), "still running here: the redelivered message is taken over");
+                tracing::info!(id = %job.request.id(), "it has begun here before: the redelivered message is taken over");
                 None
             }
             _ => Some(job),
@@ -309,7 +320,7 @@ impl Intake {
         if !job.is_live() {
             return;
         }
-        let now = SystemTime::now();
+        let now = self.engine.now();
         let start = match wait {
             Some(wait) => now.checked_add(wait).unwrap_or(now),
             None => self.book_here(job.request.task(), now),
@@ -357,7 +368,7 @@ impl Intake {
             Err(error) => {
                 tracing::warn!(id = %job.request.id(), %error, "due far off, but the broker cannot hold it");
                 if job.is_live() {
-                    self.hold(due.min(SystemTime::now() + FAR_REFUSED), Held { job, booked: false });
+                    self.hold(due.min(self.engine.now() + FAR_REFUSED), Held { job, booked: false });
                 }
             }
         }
@@ -372,7 +383,7 @@ impl Intake {
 
     /// Starts what is due.
     async fn release(&mut self) {
-        let now = SystemTime::now();
+        let now = self.engine.now();
         let (mut ready, mut over) = (Vec::new(), Vec::new());
         while let Some(held) = self.held.pop_due(now) {
             match self.engine.admit(&held.job, now) {
@@ -412,7 +423,7 @@ impl Intake {
     }
 
     async fn looked_up(&mut self, jobs: LookedUp) {
-        let now = SystemTime::now();
+        let now = self.engine.now();
         let (mut ready, mut over) = (Vec::new(), Vec::new());
         for (job, done) in jobs {
             if let Some(meta) = done {
@@ -533,3 +544,6 @@ fn again(job: &Job) -> RawMessage {
     message.headers.extra = message.headers.extra_to_resend();
     message.into_raw()
 }
+
+#[cfg(test)]
+mod tests;

@@ -92,7 +92,7 @@ impl Intake {
         }
         self.fallbacks.remove(task);
         let waiting = self.held.take(|held| held.booked && held.job.request.task() == task);
-        let (now, mut ready) = (SystemTime::now(), Vec::new());
+        let (now, mut ready) = (self.engine.now(), Vec::new());
         for held in waiting {
             self.rate_limited(held.job, now, &mut ready);
         }
@@ -100,7 +100,7 @@ impl Intake {
     }
 
     async fn sweep(&mut self) -> Vec<TaskId> {
-        let now = SystemTime::now();
+        let now = self.engine.now();
         let engine = self.engine.clone();
         let verdict = |job: &Job| match engine.admit(job, now) {
             Verdict::Never(why) => Some(why),

@@ -1,17 +1,17 @@
 //! Publishing what tasks leave behind: retries, callbacks, errbacks, the next steps of chains, the bodies of chords.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use celery_broker::BrokerError;
 use celery_protocol::canvas::{Call, Canvas, Plan};
 use celery_protocol::{QueueName, ResultTuple, SignatureOptions};
 
+use super::patience::{Patience, Stuck};
 use super::settle::{Application, FollowUp};
 use super::settler::Ground;
 
-/// The first pause before another try; it doubles up to [`MAX_PAUSE`].
+/// The first pause before another try.
 const PAUSE: Duration = Duration::from_millis(100);
-const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 /// How publishing ended.
 pub(super) enum Publishing {
@@ -52,17 +52,12 @@ async fn persist<F>(ground: &Ground<'_>, child: Option<ResultTuple>, attempt: im
 where
     F: Future<Output = Result<(), BrokerError>>,
 {
-    let patience = Instant::now() + ground.patience;
-    let mut pause = PAUSE;
-    loop {
-        match attempt().await {
-            Ok(()) => return Publishing::Confirmed(child),
-            Err(error) if !error.is_transient() => return Publishing::Refused(error.to_string()),
-            Err(error) if Instant::now() + pause > patience => return Publishing::GaveUp(error),
-            Err(error) => tracing::warn!(%error, "a follow-up could not be published yet"),
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(MAX_PAUSE);
+    let patience = Patience { span: ground.patience, pause: PAUSE };
+    let problem = "a follow-up could not be published yet";
+    match patience.attempt(problem, BrokerError::is_transient, attempt).await {
+        Ok(()) => Publishing::Confirmed(child),
+        Err(Stuck::Refused(error)) => Publishing::Refused(error.to_string()),
+        Err(Stuck::GaveUp(error)) => Publishing::GaveUp(error),
     }
 }
 

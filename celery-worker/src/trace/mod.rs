@@ -7,9 +7,11 @@ pub(crate) mod execute;
 pub(crate) mod log;
 mod meta;
 pub(crate) mod overdue;
+mod patience;
 mod resend;
 pub(crate) mod settle;
 pub(crate) mod settler;
+pub(crate) mod settling;
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use celery_broker::event::Emitter;
 use celery_broker::{BackendError, Celery};
@@ -18,6 +18,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 
 use super::apply::{self, Publishing};
+use super::patience::{Patience, Stuck};
 use super::settle::{self, Disposition, Settlement, Step};
 use super::{Finished, Ticket, chord};
 use crate::worker::engine::Engine;
@@ -28,9 +29,8 @@ const BATCH: usize = 256;
 const FLIGHTS: usize = 4;
 /// Settlements with messages of their own under way at the same time.
 const PUBLISHING: usize = 512;
-/// The first pause before another try; it doubles up to [`MAX_PAUSE`].
+/// The first pause before another try.
 const PAUSE: Duration = Duration::from_millis(50);
-const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 /// Settles what ended until all senders are gone and everything is done.
 pub(crate) async fn run(engine: Arc<Engine>, mut finished: mpsc::Receiver<Vec<Finished>>) {
@@ -69,6 +69,7 @@ pub(crate) async fn run(engine: Arc<Engine>, mut finished: mpsc::Receiver<Vec<Fi
 
 /// Settles tasks that leave nothing behind but a result.
 async fn settle_batch(engine: &Engine, batch: Vec<Finished>) {
+    let _settling = engine.settling.begin(batch.iter().filter_map(|one| one.ticket.job().cloned()).collect());
     let mut metas = Vec::with_capacity(batch.len());
     let mut events = Vec::new();
     let mut tickets = Vec::with_capacity(batch.len());
@@ -96,6 +97,7 @@ async fn settle_batch(engine: &Engine, batch: Vec<Finished>) {
 /// Settles a task that leaves messages behind, step by step.
 pub(crate) async fn settle_one(engine: &Engine, finished: Finished) {
     let Finished { ticket, settlement } = finished;
+    let _settling = engine.settling.begin(ticket.job().cloned().into_iter().collect());
     let Settlement { task_id, steps, disposition } = settlement;
     match perform(engine.ground(), task_id.as_ref(), steps).await {
         Ok(()) => ticket.settle(disposition),
@@ -215,26 +217,20 @@ async fn fail_instead(engine: &Engine, ticket: Ticket, problem: &str) {
 
 /// Stores results, trying again while the store is unreachable. False when patience is at an end.
 pub(super) async fn store(ground: &Ground<'_>, metas: &mut Vec<ResultMeta>) -> bool {
-    let patience = Instant::now() + ground.patience;
-    let mut pause = PAUSE;
-    while !metas.is_empty() {
-        let error = match ground.celery.backend().store_many(metas).await {
-            Ok(()) => break,
-            Err(error) => error,
-        };
-        if !error.is_transient() {
-            return store_singly(ground, metas, &error).await;
-        }
-        if Instant::now() + pause > patience {
+    if metas.is_empty() {
+        return true;
+    }
+    let (patience, backend) = (Patience { span: ground.patience, pause: PAUSE }, ground.celery.backend());
+    let problem = "results could not be stored yet";
+    match patience.attempt(problem, BackendError::is_transient, || backend.store_many(metas)).await {
+        Ok(()) => true,
+        Err(Stuck::Refused(error)) => store_singly(ground, metas, &error).await,
+        Err(Stuck::GaveUp(error)) => {
             tracing::error!(%error, count = metas.len(), "results could not be stored; their messages are given back");
             metrics::counter!("celery_worker_results_unstored_total").increment(metas.len() as u64);
-            return false;
+            false
         }
-        tracing::warn!(%error, count = metas.len(), "results could not be stored yet");
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(MAX_PAUSE);
     }
-    true
 }
 
 /// One of the results is refused for good: stores the others, and in its place a failure that says so.
@@ -258,22 +254,14 @@ pub(super) async fn persist_store<T, F>(ground: &Ground<'_>, ask: impl Fn() -> F
 where
     F: Future<Output = Result<T, BackendError>>,
 {
-    let patience = Instant::now() + ground.patience;
-    let mut pause = PAUSE;
-    loop {
-        let error = match ask().await {
-            Ok(answer) => return Ok(answer),
-            Err(error) => error,
-        };
-        if !error.is_transient() {
-            return Err(Trouble::Refused(error.to_string()));
-        }
-        if Instant::now() + pause > patience {
+    let patience = Patience { span: ground.patience, pause: PAUSE };
+    let problem = "the result store does not answer yet";
+    match patience.attempt(problem, BackendError::is_transient, ask).await {
+        Ok(answer) => Ok(answer),
+        Err(Stuck::Refused(error)) => Err(Trouble::Refused(error.to_string())),
+        Err(Stuck::GaveUp(error)) => {
             tracing::error!(%error, "the result store does not answer; the message is given back");
-            return Err(Trouble::GiveUp);
+            Err(Trouble::GiveUp)
         }
-        tracing::warn!(%error, "the result store does not answer yet");
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(MAX_PAUSE);
     }
 }

@@ -29,6 +29,7 @@ use crate::stats::Stats;
 use crate::task::Tasks;
 use crate::trace::settle::{self, Ended, Settlement, Wants};
 use crate::trace::settler::Ground;
+use crate::trace::settling::Settling;
 use crate::trace::{Finished, Ticket, events, execute, log, result_meta};
 
 /// How long STARTED may take to be stored; the task runs in any case.
@@ -42,6 +43,8 @@ pub(crate) struct Engine {
     pub(crate) nodename: Nodename,
     pub(crate) catalog: Catalog,
     pub(crate) pool: Pool,
+    /// The jobs that have ended and are not settled.
+    pub(crate) settling: Settling,
     pub(crate) autoscale: Autoscale,
     /// The child processes that run the tasks, if any do.
     pub(crate) processes: Option<Processes>,
@@ -83,6 +86,7 @@ impl Engine {
         Engine {
             catalog: Catalog::new(tasks, &settings.tasks),
             pool: Pool::new(settings.threads()),
+            settling: Settling::default(),
             autoscale: Autoscale::new(settings.autoscale),
             processes: (settings.prefork && !is_pool_child()).then(Processes::default),
             stats: Stats::new(),
@@ -101,6 +105,11 @@ impl Engine {
         }
     }
 
+    /// The wall clock.
+    pub(crate) fn now(&self) -> SystemTime {
+        self.celery.clock().now()
+    }
+
     /// The queues are being consumed; says so once.
     pub(crate) fn consuming(&self) {
         if !self.ready.swap(true, Ordering::SeqCst) {
@@ -115,7 +124,7 @@ impl Engine {
 
     /// Another node knows these to be revoked.
     pub(crate) fn take_over_revoked(&self, ids: &[String]) {
-        let now = SystemTime::now();
+        let now = self.now();
         let mut revoked = self.revoked();
         for id in ids.iter().filter_map(|id| TaskId::parse(id.as_str()).ok()) {
             if !revoked.has(&id) {
@@ -228,7 +237,7 @@ impl Engine {
 
     /// What comes before a job's body; what follows, if it is not to be run.
     async fn begin(&self, job: &Arc<Job>) -> Option<Settlement> {
-        let now = SystemTime::now();
+        let now = self.now();
         if let Verdict::Never(why) = self.admit(job, now) {
             log::discarding(&job.request, why);
             return Some(settle::revoked(&job.request, job.rules, why, now, self.wants(job.rules)));
@@ -268,7 +277,7 @@ impl Engine {
             timed_out: ending.timed_out,
             children: context.children(),
             runtime,
-            now: SystemTime::now(),
+            now: self.now(),
             new_style: self.catalog.new_style(),
             wants: self.wants(job.rules),
         })
@@ -288,7 +297,7 @@ impl Engine {
         let about = json!({ "pid": std::process::id(), "hostname": self.nodename.as_str() });
         let Ok(about) = pyjson::to_raw(&about) else { return };
         let extended = self.settings.result_extended;
-        let now = SystemTime::now();
+        let now = self.now();
         let meta = result_meta(&job.request, TaskState::Started, about, None, Vec::new(), extended, now);
         match tokio::time::timeout(STARTED_DEADLINE, self.celery.backend().store(&meta)).await {
             Ok(Ok(())) => {}

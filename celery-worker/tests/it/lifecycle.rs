@@ -1,12 +1,12 @@
 //! How a worker is stopped, what happens to its tasks when the connection is lost, and the queues that it declares.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use celery_broker::ExchangeSpec;
-use celery_protocol::TaskState;
-use celery_testkit::{Python, Rabbit, wait};
-use celery_worker::Stopped;
+use celery_protocol::{TaskState, WireTime};
+use celery_testkit::{Python, Rabbit, Redis, wait};
+use celery_worker::{Settings, Stopped};
 use serde_json::json;
 
 use crate::stage::{SOON, Stage};
@@ -95,5 +95,56 @@ print([value, __import__('time').time() - begin])";
     let (value, seconds): (i64, f64) = python.run(program).await.json();
     assert_eq!(value, 7);
     assert!(seconds > 1.9, "{seconds}");
+    worker.stop().await;
+}
+
+/// RabbitMQ closes the channel of a consumer that keeps a message for longer than `consumer_timeout`, and delivers the message
+/// again, as often as the task takes. An expiry is no reason to revoke a task that has begun.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_longer_than_the_brokers_patience_runs_once() {
+    let rabbit =
+        Rabbit::start_with("consumer_timeout = 2000", "+S 1:1 -rabbit channel_tick_interval 500").await;
+    let stage = Stage::on_own(rabbit).await;
+    let worker = stage.running().await;
+    let long = stage.call("t.sleep", json!([9_000])).await;
+    let mut expiring = stage.message("t.sleep", json!([9_000]));
+    expiring.headers.expires = Some(WireTime::from(SystemTime::now() + Duration::from_secs(5)));
+    stage.publish(&expiring).await;
+    for id in [&long, &expiring.headers.id] {
+        assert_eq!(stage.end_of(id).await.status, TaskState::Success, "{id}");
+    }
+    stage.drained("celery").await;
+    assert_eq!(stage.witness.runs_of_sleep.load(Ordering::SeqCst), 2);
+    let log = stage.rabbit().await.process().log();
+    assert!(
+        log.matches("timed out waiting for delivery acknowledgement").count() >= 2,
+        "the channel was not closed:\n{log}"
+    );
+    assert_eq!(worker.stop().await, Stopped::Clean);
+}
+
+/// It was taken for one that nobody knows, and run again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_has_ended_and_waits_for_the_store_is_not_run_again() {
+    let redis = Redis::start().await;
+    let broker = Rabbit::shared().await.vhost("settling").await;
+    let stage = Stage::on(broker, redis.url(0)).await;
+    let patient = |own: &mut Settings| own.store_patience = Duration::from_secs(60);
+    let worker = stage.run(stage.worker().await.configure(patient)).await;
+    redis.pause();
+    let id = stage.call("t.count", json!([])).await;
+    wait::until(SOON, "it has run", async || match stage.witness.runs.load(Ordering::SeqCst) {
+        1 => Ok(()),
+        n => Err(n),
+    })
+    .await;
+    let vhost = stage.broker.rsplit('/').next().unwrap();
+    Rabbit::shared().await.ctl(&["close_all_connections", "-p", vhost, "test"]).await;
+    // As long as the store is asked whether it has run before.
+    wait::nothing_for(Duration::from_secs(5)).await;
+    redis.resume();
+    assert_eq!(stage.end_of(&id).await.status, TaskState::Success);
+    stage.drained("celery").await;
+    assert_eq!(stage.witness.runs.load(Ordering::SeqCst), 1);
     worker.stop().await;
 }

@@ -26,6 +26,8 @@ pub struct Stage {
     pub backend: String,
     pub celery: Celery,
     pub witness: Arc<Witness>,
+    /// A server of its own, if it has one.
+    own: Option<Rabbit>,
 }
 
 /// What the test tasks saw.
@@ -54,7 +56,21 @@ impl Stage {
     /// On these servers.
     pub async fn on(broker: String, backend: String) -> Stage {
         let celery = Celery::builder("test").broker(&broker).backend(&backend).connect().await.unwrap();
-        Stage { broker, backend, celery, witness: Arc::default() }
+        Stage { broker, backend, celery, witness: Arc::default(), own: None }
+    }
+
+    /// On a RabbitMQ of its own.
+    pub async fn on_own(rabbit: Rabbit) -> Stage {
+        let stage = Stage::on(rabbit.url(), Redis::shared().await.database()).await;
+        Stage { own: Some(rabbit), ..stage }
+    }
+
+    /// Its RabbitMQ.
+    pub async fn rabbit(&self) -> &Rabbit {
+        match &self.own {
+            Some(rabbit) => rabbit,
+            None => Rabbit::shared().await,
+        }
     }
 
     /// A worker with the test tasks, two slots, quick to give up.
@@ -91,14 +107,13 @@ impl Stage {
     }
 
     async fn consumers(&self, queue: &str) -> u64 {
-        let rabbit = Rabbit::shared().await;
-        let queues = rabbit.queues(&self.broker).await;
+        let queues = self.rabbit().await.queues(&self.broker).await;
         queues.into_iter().find(|state| state.name == queue).map_or(0, |state| state.consumers)
     }
 
     /// Ready and unacked messages of a queue.
     pub async fn depth(&self, queue: &str) -> (u64, u64) {
-        let queues = Rabbit::shared().await.queues(&self.broker).await;
+        let queues = self.rabbit().await.queues(&self.broker).await;
         queues
             .into_iter()
             .find(|state| state.name == queue)
