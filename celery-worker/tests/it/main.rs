@@ -24,3 +24,4 @@ mod lifecycle;
 mod limits;
 mod outcomes;
 mod prefork;
+mod shutdown;
