@@ -61,4 +61,9 @@ pub trait ChordWatch: fmt::Debug + Send + Sync + 'static {
     /// Claims at most `limit` chords that are overdue. One that is not ended within the lifetime of its claim is claimed
     /// again, here or by another worker.
     fn overdue(&self, limit: usize) -> Answer<'_, Vec<OverdueChord>>;
+
+    /// At most `limit` chords that should have been looked at by now, and for how long: nobody watches them. Claims nothing.
+    fn late(&self, _limit: usize) -> Answer<'_, Vec<(GroupId, Duration)>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
 }

@@ -7,15 +7,20 @@ mod settings;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use celery_broker::config::{CLIENT_SETTINGS, Kind, Layered, Setting, Sources};
+use celery_broker::config::{CLIENT_SETTINGS, Kind as Of, Layered, Setting, Sources};
 use clap::{Arg, Command};
 
 use crate::access::{Access, AccessOptions, Control, Users, secret};
+use crate::alerts::AlertOptions;
+use crate::alerts::engine::{Kind, Rule};
+use crate::alerts::webhook::Webhook;
 use crate::guard::Hosts;
 use crate::history::{HistoryOptions, Retention};
 use crate::monitor::MonitorOptions;
+use crate::outbound;
 use crate::redact::Redactor;
 use crate::startup::ServeOptions;
 use crate::state::Limits;
@@ -118,9 +123,9 @@ pub fn command() -> Command {
         let default = setting.default.map_or(String::new(), |value| format!(" [default: {value}]"));
         let flag = Arg::new(setting.flag)
             .long(setting.flag)
-            .value_name(if setting.kind == Kind::Bool { "BOOL" } else { "VALUE" })
+            .value_name(if setting.kind == Of::Bool { "BOOL" } else { "VALUE" })
             .help(format!("{}{default} [env: {}]", setting.doc, setting.env));
-        if setting.kind == Kind::Bool {
+        if setting.kind == Of::Bool {
             flag.num_args(0..=1).require_equals(true).default_missing_value("true")
         } else {
             flag.allow_hyphen_values(true)
@@ -172,6 +177,7 @@ impl Config {
             recorder: None,
             audit: None,
             dead_letter_queues: values.list("dead_letter_queues"),
+            alerts: alerts(&values)?,
             redactor: Redactor::new(values.list("redact").iter().map(String::as_str)),
         };
         let history = values.text("db").map(|path| HistoryOptions {
@@ -228,6 +234,32 @@ fn access(values: &Layered, users: Users) -> Result<Access, String> {
     }
     let lifetime = values.duration("session_lifetime").unwrap_or(Duration::from_secs(43_200));
     Access::new(AccessOptions { users, secret, lifetime, public_url })
+}
+
+/// What is watched, and who is told.
+fn alerts(values: &Layered) -> Result<AlertOptions, String> {
+    let hold = values.duration("alert_for").unwrap_or(Duration::from_secs(60)).as_secs_f64();
+    let seconds =
+        |name: &str| values.duration(name).map(|time| time.as_secs_f64()).filter(|time| *time > 0.0);
+    let rate = values.float("alert_failure_rate").filter(|rate| *rate > 0.0);
+    let lonely = values.boolean("alert_no_worker").then_some(0.0);
+    let thresholds = [
+        (Kind::FailureRate, rate),
+        (Kind::NoWorker, lonely),
+        (Kind::BacklogAge, seconds("alert_backlog_age")),
+        (Kind::StuckChord, seconds("alert_stuck_chord")),
+    ];
+    let rule = |(kind, threshold): (Kind, Option<f64>)| Some(Rule { kind, threshold: threshold?, hold });
+    let webhook = values.text("alert_webhook").map(|url| {
+        let url = outbound::address(url).map_err(|what| {
+            format!("alert_webhook (FLOWER_ALERT_WEBHOOK, --alert-webhook): the address {what}")
+        });
+        url.map(|url| Arc::new(Webhook::new(url, values.text("alert_webhook_secret"))))
+    });
+    Ok(AlertOptions {
+        rules: thresholds.into_iter().filter_map(rule).collect(),
+        webhook: webhook.transpose()?,
+    })
 }
 
 /// The hash of a password that was read as a line.
@@ -341,6 +373,7 @@ mod tests {
             ("FLOWER_PUBLIC_URL", "https://u:canary@monitor.example"),
             ("FLOWER_PUBLIC_URL", "https://monitor.example/flower"),
             ("FLOWER_USERS", "anna:admin:canary"),
+            ("FLOWER_ALERT_WEBHOOK", "https://u:canary@h/x"),
         ] {
             let told = load(&[(name, value)]).expect_err(value);
             assert!(told.contains(name) && !told.contains("canary"), "{told}");

@@ -17,10 +17,12 @@
 //!   may come in and change something.
 //! * [`flower`]: Flower's own HTTP API; [`metrics`]: its numbers for Prometheus, and celery-exporter's.
 //! * [`actions`]: what can be changed, [`audit`] who did; [`redact`]: what nobody is to see.
+//! * [`alerts`]: what goes wrong, told to a webhook by [`outbound`] requests.
 //! * [`startup`]: puts a monitor together.
 
 pub mod access;
 pub mod actions;
+pub mod alerts;
 pub mod assets;
 pub mod audit;
 pub mod clock;
@@ -35,6 +37,7 @@ pub mod inspect;
 pub mod live;
 pub mod metrics;
 pub mod monitor;
+pub mod outbound;
 pub mod queues;
 pub mod recording;
 pub mod redact;

@@ -14,6 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::access::Control;
 use crate::actions::bulk::Jobs;
 use crate::actions::queues::Pauses;
+use crate::alerts::{AlertOptions, Alerts};
 use crate::audit::Audit;
 use crate::clock;
 use crate::history::{Batch, History};
@@ -51,6 +52,8 @@ pub struct MonitorOptions {
     pub audit: Option<Audit>,
     /// Queues that dead letters go to, besides those that workers' queues name.
     pub dead_letter_queues: Vec<String>,
+    /// What is watched, and who is told. Default: nothing.
+    pub alerts: AlertOptions,
     /// What takes values out of arguments and results before they are kept. Default: by [the usual
     /// names](crate::redact::USUAL).
     pub redactor: Redactor,
@@ -68,6 +71,7 @@ impl Default for MonitorOptions {
             recorder: None,
             audit: None,
             dead_letter_queues: Vec::new(),
+            alerts: AlertOptions::default(),
             redactor: Redactor::default(),
         }
     }
@@ -92,6 +96,7 @@ pub(crate) struct Shared {
     pub(crate) queues: Queues,
     pub(crate) pauses: Pauses,
     pub(crate) jobs: Jobs,
+    pub(crate) alerts: Alerts,
     celery: Option<Celery>,
     stop: CancellationToken,
     /// Cancelled when the collector has ended.
@@ -166,6 +171,12 @@ impl Monitor {
     #[must_use]
     pub fn pauses(&self) -> &Pauses {
         &self.shared.pauses
+    }
+
+    /// What goes wrong.
+    #[must_use]
+    pub fn alerts(&self) -> &Alerts {
+        &self.shared.alerts
     }
 
     /// What is done with many tasks.
@@ -254,6 +265,7 @@ impl Shared {
             queues: Queues::default(),
             pauses: Pauses::restore(options.audit.clone()),
             jobs: Jobs::default(),
+            alerts: Alerts::new(&options.alerts),
             celery,
             stop,
             collected: CancellationToken::new(),

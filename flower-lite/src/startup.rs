@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::gate::{self, Places};
 use crate::access::{Access, login};
 use crate::actions::{self, bulk};
+use crate::alerts;
 use crate::audit::Audit;
 use crate::collector::{self, Input};
 use crate::config::Config;
@@ -44,6 +45,7 @@ impl Monitor {
     pub fn start(celery: &Celery, options: MonitorOptions) -> Result<Monitor, BrokerError> {
         let receiver = source::listen(celery)?;
         let enable_events = options.enable_events;
+        let webhook = options.alerts.webhook.clone();
         let (monitor, inputs, stop) = collecting(options, Some(celery.clone()));
         spawn(source::run(receiver, celery.clone(), inputs, stop.clone()));
         if enable_events {
@@ -52,7 +54,11 @@ impl Monitor {
         spawn(source::keep_asking(monitor.shared_arc(), celery.clone(), stop.clone()));
         spawn(source::keep_completing(monitor.shared_arc(), celery.clone(), stop.clone()));
         spawn(source::keep_looking_at_queues(monitor.shared_arc(), celery.clone(), stop.clone()));
-        spawn(actions::queues::keep_holding(monitor.shared_arc(), celery.clone(), stop));
+        spawn(actions::queues::keep_holding(monitor.shared_arc(), celery.clone(), stop.clone()));
+        if let Some(webhook) = webhook {
+            spawn(alerts::keep_telling(webhook, stop.clone()));
+        }
+        spawn(alerts::keep_judging(monitor.shared_arc(), celery.clone(), stop));
         Ok(monitor)
     }
 

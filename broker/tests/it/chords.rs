@@ -100,6 +100,28 @@ async fn a_claim_is_known_by_its_token_and_can_be_given_back() {
     .await;
 }
 
+#[tokio::test]
+async fn a_chord_that_nobody_watches_is_late_and_stays_so() {
+    let celery = client(&Redis::shared().await.database());
+    let watch = celery.backend().chord_watch().unwrap();
+    let chord = |name: &str, patience| {
+        let group = GroupId::parse(name).unwrap();
+        WatchedChord { group, body: raw("{}"), root_id: None, patience }
+    };
+    watch.watch(&chord("slow", Duration::from_millis(1))).await.unwrap();
+    watch.watch(&chord("fine", Duration::from_secs(600))).await.unwrap();
+    for _ in 0..2 {
+        wait::until(Duration::from_secs(20), "one that is late", async || {
+            let late = watch.late(10).await.unwrap();
+            match late.as_slice() {
+                [(group, by)] if group.as_str() == "slow" && !by.is_zero() => Ok(()),
+                _ => Err(late),
+            }
+        })
+        .await;
+    }
+}
+
 /// A chord under watch that cannot be read kept all others from being looked at.
 #[tokio::test]
 async fn a_damaged_chord_under_watch_keeps_nobody_from_the_others() {

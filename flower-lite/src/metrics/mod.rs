@@ -30,6 +30,8 @@ pub struct Surroundings {
     pub concurrency: BTreeMap<String, usize>,
     /// Of the history on disk, if there is one.
     pub history: Option<HistoryNumbers>,
+    /// How many things fire for each rule of alerts.
+    pub firing: Vec<(&'static str, usize)>,
     /// Now.
     pub now: UnixTime,
 }

@@ -138,6 +138,10 @@ fn queues(page: &mut Page, around: &Surroundings) {
             page.sample("flower_queue_oldest_seconds", &[("queue", name)], seconds);
         }
     }
+    page.about("flower_alerts_firing", "gauge", "Things that are wrong for long enough, by rule");
+    for (rule, count) in &around.firing {
+        page.sample("flower_alerts_firing", &[("rule", rule)], count);
+    }
     page.about("flower_worker_concurrency", "gauge", "Processes or slots of a worker");
     for (worker, slots) in &around.concurrency {
         page.sample("flower_worker_concurrency", &[("worker", worker)], slots);

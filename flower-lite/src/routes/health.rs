@@ -41,6 +41,7 @@ pub async fn metrics(monitor: Data<Monitor>) -> HttpResponse {
         queues: monitor.queues().all(),
         concurrency,
         history: monitor.history().map(History::numbers),
+        firing: monitor.alerts().firing().into_iter().map(|(rule, count)| (rule.as_str(), count)).collect(),
         now: clock::now(),
     };
     let text = metrics::render(&monitor.state(), &around);

@@ -1,5 +1,6 @@
 //! What is served, listed in one place.
 
+pub mod aggregates;
 pub mod health;
 pub mod history;
 pub mod live;
@@ -16,6 +17,7 @@ use actix_web::{HttpResponse, Scope};
 
 use crate::access::login;
 use crate::actions::{self, bulk};
+use crate::alerts;
 use crate::error::Problem;
 use crate::monitor::Monitor;
 use crate::{failures, flower};
@@ -96,6 +98,8 @@ fn api() -> impl actix_web::dev::HttpServiceFactory {
                 .route(web::delete().to(bulk::cancel))
                 .default_service(web::to(wrong_method)),
         )
+        .service(resource("/v2/aggregates", web::get().to(aggregates::aggregates)))
+        .service(resource("/v2/alerts", web::get().to(alerts::list)))
         .service(resource("/v2/failures", web::get().to(failures::list)))
         .service(resource("/v2/audit", web::get().to(actions::audit)))
         .service(resource("/v2/arguments/{id:.+}", web::get().to(actions::arguments::show)))

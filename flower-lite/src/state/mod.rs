@@ -14,6 +14,7 @@ pub mod memory;
 pub mod names;
 pub mod observe;
 pub mod query;
+pub mod rollup;
 pub mod series;
 pub mod task;
 pub mod tasks;
@@ -34,6 +35,7 @@ use key::TaskKey;
 use mark::{Kind, Mark};
 use names::Names;
 use observe::{News, Refusal, Seen};
+use rollup::{Happened, Rollup};
 use series::{Series, Tally};
 use task::{Taken, Task};
 use tasks::{Room, Tasks};
@@ -87,6 +89,7 @@ pub struct ClusterState {
     failures: FailureCounts,
     queues: QueuesOfTasks,
     timings: Timings,
+    rollup: Rollup,
     totals: Totals,
     /// Tasks whose end came without their start.
     startless: HashSet<TaskKey>,
@@ -165,6 +168,7 @@ impl ClusterState {
             failures: FailureCounts::default(),
             queues: QueuesOfTasks::default(),
             timings: Timings::default(),
+            rollup: Rollup::default(),
             startless: HashSet::new(),
             unsaved: memory::Unsaved::default(),
             totals: Totals::default(),
@@ -272,22 +276,26 @@ impl ClusterState {
         if !new {
             return Change::Known;
         }
-        self.time(&id, kind, &origin);
+        self.time(&id, kind, &origin, received);
         self.move_running(&id, recorded.ran_on, version);
         let evicted = self.make_room();
         Change::Task { id, version, evicted }
     }
 
     /// Takes the times of a task that has just come into a new state, and notes whether its start was missed.
-    fn time(&mut self, id: &TaskKey, kind: Kind, worker: &Arc<str>) {
-        if !matches!(kind, Kind::Started | Kind::Succeeded | Kind::Failed) {
+    fn time(&mut self, id: &TaskKey, kind: Kind, worker: &Arc<str>, received: UnixTime) {
+        if !matches!(kind, Kind::Started | Kind::Succeeded | Kind::Failed | Kind::Retried) {
             return;
         }
         let Some(task) = self.tasks.get(id.as_str()) else { return };
         let name = task.name().cloned().unwrap_or_else(|| self.names.share(""));
         let started = task.when(Kind::Started);
         let runtime = task.success().and_then(|success| success.runtime);
+        if let Some(happened) = Happened::of(kind, task) {
+            self.rollup.count(worker, &name, happened, received);
+        }
         match kind {
+            Kind::Retried => {}
             Kind::Started => {
                 self.startless.remove(id);
                 let waits = task.call().is_some_and(|call| call.eta.is_some());
@@ -307,6 +315,12 @@ impl ClusterState {
                 }
             }
         }
+    }
+
+    /// What happened lately, by task and worker.
+    #[must_use]
+    pub fn rollup(&self) -> &Rollup {
+        &self.rollup
     }
 
     /// Whether a task that ran until `end` began when events of its worker had long been coming in.

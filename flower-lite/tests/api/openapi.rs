@@ -98,6 +98,8 @@ async fn the_description_says_what_is_served() {
         ("/api/v2/workflows/{root}", "api/v2/workflows/one"),
         ("/api/v2/me", "api/v2/me"),
         ("/api/v2/failures", "api/v2/failures"),
+        ("/api/v2/alerts", "api/v2/alerts"),
+        ("/api/v2/aggregates", "api/v2/aggregates?window=3600&by=worker"),
         ("/api/v2/arguments/{id}", "api/v2/arguments/one"),
         ("/api/v2/dead-letters", "api/v2/dead-letters"),
         ("/api/v2/bulk", "api/v2/bulk"),

@@ -59,6 +59,19 @@ return due
     )
 });
 
+/// KEYS: list. ARGV: limit. The time, then groups and the moments at which they were to be looked at.
+static LATE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local late = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'WITHSCORES', 'LIMIT', 0, ARGV[1])
+table.insert(late, 1, tostring(now))
+return late
+",
+    )
+});
+
 /// KEYS: list, note, claim, results, size, diff. ARGV: group, token, seconds of the claim, ms until it is forgotten.
 /// Answers what is needed to end the chord, or nothing: it is over, goes on, or somebody else ends it.
 static LOOK: LazyLock<Script> = LazyLock::new(|| {
@@ -199,6 +212,27 @@ impl ChordWatch for RedisChordWatch {
                 }
             }
             Ok(overdue)
+        })
+    }
+
+    fn late(&self, limit: usize) -> Answer<'_, Vec<(GroupId, Duration)>> {
+        Box::pin(async move {
+            let list = list(&self.prefix);
+            let fill = |command: &mut Cmd| {
+                command.arg(1).arg(&list).arg(limit);
+            };
+            let answer: Vec<String> = self
+                .connector
+                .run("looking for late chords", async |mut connection| LATE.run(&mut connection, fill).await)
+                .await?;
+            let number = |text: &String| text.parse::<f64>().unwrap_or(0.0);
+            let Some((now, pairs)) = answer.split_first() else { return Ok(Vec::new()) };
+            let late = pairs.as_chunks::<2>().0.iter().filter_map(|[group, due]| {
+                let late =
+                    Duration::try_from_secs_f64((number(now) - number(due)) / 1_000.0).unwrap_or_default();
+                Some((GroupId::parse(group.as_str()).ok()?, late))
+            });
+            Ok(late.collect())
         })
     }
 }
