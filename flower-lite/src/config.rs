@@ -13,7 +13,8 @@ use std::time::Duration;
 use celery_broker::config::{CLIENT_SETTINGS, Kind as Of, Layered, Setting, Sources};
 use clap::{Arg, Command};
 
-use crate::access::{Access, AccessOptions, Control, Users, secret};
+use crate::access::oidc::{self, Grant, OidcOptions};
+use crate::access::{Access, AccessOptions, Control, Oidc, Users, secret};
 use crate::alerts::AlertOptions;
 use crate::alerts::engine::{Kind, Rule};
 use crate::alerts::webhook::Webhook;
@@ -156,10 +157,11 @@ impl Config {
         };
         let usual = Limits::default();
         let users = Users::parse(&values.list("basic_auth"), &values.list("users"), &values.list("tokens"))?;
-        let address = address(&values, users.is_empty())?;
+        let nobody = users.is_empty() && values.text("oidc_issuer").is_none();
+        let address = address(&values, nobody)?;
         let control = match (values.boolean("read_only"), values.boolean("unauthenticated_api")) {
             (true, _) => Control::ReadOnly,
-            (false, false) if users.is_empty() => Control::NeedsAuthentication,
+            (false, false) if nobody => Control::NeedsAuthentication,
             (false, _) => Control::On,
         };
         let monitor = MonitorOptions {
@@ -214,6 +216,39 @@ impl Config {
     }
 }
 
+fn is_loopback(values: &Layered) -> bool {
+    let text = values.text("address").unwrap_or_default();
+    text == "localhost" || text.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Who vouches for people.
+fn oidc(values: &Layered) -> Result<Option<OidcOptions>, String> {
+    let Some(issuer) = values.text("oidc_issuer") else { return Ok(None) };
+    oidc::endpoint(issuer)
+        .map_err(|what| format!("oidc_issuer (FLOWER_OIDC_ISSUER, --oidc-issuer): {what}"))?;
+    let client_id = values.text("oidc_client_id").ok_or(
+        "oidc_client_id (FLOWER_OIDC_CLIENT_ID, --oidc-client-id): must be set to what the provider calls this monitor",
+    )?;
+    let mut roles = Vec::new();
+    for (index, text) in values.list("oidc_roles").iter().enumerate() {
+        let told = |what| format!("oidc_roles (FLOWER_OIDC_ROLES, --oidc-roles): entry {} {what}", index + 1);
+        roles.push(Grant::parse(text).map_err(told)?);
+    }
+    if roles.is_empty() {
+        return Err("oidc_roles (FLOWER_OIDC_ROLES, --oidc-roles): must say who may come in, for instance \
+                    groups:sre=operator,email:*@example.com=viewer"
+            .to_owned());
+    }
+    Ok(Some(OidcOptions {
+        issuer: issuer.to_owned(),
+        client_id: client_id.to_owned(),
+        client_secret: values.text("oidc_client_secret").map(str::to_owned),
+        scopes: values.text("oidc_scopes").unwrap_or("openid email profile").to_owned(),
+        label: values.text("oidc_label").unwrap_or("Log in").to_owned(),
+        roles,
+    }))
+}
+
 /// How people come in.
 fn access(values: &Layered, users: Users) -> Result<Access, String> {
     let secret = values.text("cookie_secret").map(str::to_owned);
@@ -233,7 +268,15 @@ fn access(values: &Layered, users: Users) -> Result<Access, String> {
             .to_owned());
     }
     let lifetime = values.duration("session_lifetime").unwrap_or(Duration::from_secs(43_200));
-    Access::new(AccessOptions { users, secret, lifetime, public_url })
+    let oidc = oidc(values)?;
+    if let Some(what) = oidc.as_ref().filter(|_| public_url.is_none() && !is_loopback(values)) {
+        return Err(format!(
+            "public_url (FLOWER_PUBLIC_URL, --public-url): must be set, since {} sends browsers back to it",
+            what.issuer
+        ));
+    }
+    let oidc = oidc.map(Oidc::new).transpose()?;
+    Access::new(AccessOptions { users, secret, lifetime, public_url, oidc })
 }
 
 /// What is watched, and who is told.
@@ -373,11 +416,25 @@ mod tests {
             ("FLOWER_PUBLIC_URL", "https://u:canary@monitor.example"),
             ("FLOWER_PUBLIC_URL", "https://monitor.example/flower"),
             ("FLOWER_USERS", "anna:admin:canary"),
+            ("FLOWER_OIDC_ISSUER", "http://idp.example"),
             ("FLOWER_ALERT_WEBHOOK", "https://u:canary@h/x"),
         ] {
             let told = load(&[(name, value)]).expect_err(value);
             assert!(told.contains(name) && !told.contains("canary"), "{told}");
         }
+        let mut oidc = vec![
+            ("FLOWER_OIDC_ISSUER", "https://idp.example"),
+            ("FLOWER_OIDC_CLIENT_ID", "us"),
+            ("FLOWER_OIDC_ROLES", "groups:sre=operator"),
+            ("FLOWER_OIDC_CLIENT_SECRET", "canary"),
+        ];
+        let config = load(&oidc).expect("right");
+        assert!(config.serve.access.asks() && config.monitor.control == Control::On);
+        assert!(!format!("{config:?}").contains("canary"));
+        oidc.push(("FLOWER_ADDRESS", "0.0.0.0"));
+        assert!(load(&oidc).is_err_and(|told| told.contains("FLOWER_PUBLIC_URL")));
+        assert!(load(&oidc[..1]).is_err_and(|told| told.contains("FLOWER_OIDC_CLIENT_ID")));
+        assert!(load(&oidc[..2]).is_err_and(|told| told.contains("FLOWER_OIDC_ROLES")));
         let named = load(&[
             ("FLOWER_ADDRESS", "::"),
             ("FLOWER_BASIC_AUTH", "a:b"),

@@ -115,7 +115,7 @@ async fn a_chord_that_nobody_watches_is_late_and_stays_so() {
             let late = watch.late(10).await.unwrap();
             match late.as_slice() {
                 [(group, by)] if group.as_str() == "slow" && !by.is_zero() => Ok(()),
-                _ => Err(late),
+                _ => Err(format!("{late:?}")),
             }
         })
         .await;

@@ -6,9 +6,9 @@ use actix_web::{HttpRequest, HttpResponse, Resource, web};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::gate::{self, Places};
+use super::gate::{self, Places, encoded};
 use super::session::{self, COOKIE};
-use super::{Access, Action, Found, Via, Visitor, is_from_elsewhere, own_request};
+use super::{Access, Action, Found, Oidc, Via, Visitor, is_from_elsewhere, oidc, own_request};
 use crate::clock;
 use crate::error::Problem;
 use crate::monitor::Monitor;
@@ -29,7 +29,7 @@ pub struct Filled {
 #[derive(Debug, Deserialize)]
 pub struct Next {
     #[serde(default)]
-    next: String,
+    pub(super) next: String,
 }
 
 /// The addresses below `place` that are for logging in and out.
@@ -46,6 +46,8 @@ pub(crate) fn services(place: &str) -> Vec<Resource> {
             .route(web::get().to(show))
             .route(web::post().to(log_in))
             .default_service(only("GET, HEAD, POST")),
+        at("/login/oidc").route(web::get().to(oidc::begin)).default_service(only("GET, HEAD")),
+        at("/login/oidc/callback").route(web::get().to(oidc::finish)).default_service(only("GET, HEAD")),
         at("/login/style.css").route(web::get().to(style)).default_service(only("GET, HEAD")),
         at("/logout").route(web::post().to(log_out)).default_service(only("POST")),
     ]
@@ -72,7 +74,7 @@ pub async fn me(monitor: Data<Monitor>, access: Option<Data<Access>>, request: H
         "expires_at": visitor.until,
         "login": {
             "password": access.as_ref().is_some_and(|access| access.takes_passwords()),
-            "oidc": null,
+            "oidc": access.as_ref().and_then(|access| access.oidc()).map(Oidc::label),
         },
         "control": control.as_str(),
         "refusal": control.refusal(),
@@ -194,37 +196,44 @@ impl Access {
 }
 
 /// The place that all others lie in: cookies are for the whole of it.
-fn root(places: &Places) -> &str {
+pub(super) fn root(places: &Places) -> &str {
     places.0.first().map_or("", String::as_str)
 }
 
 /// Whether an address is one of ours, so that nobody can be sent elsewhere by a link to the log-in.
-fn is_ours(next: &str, root: &str) -> bool {
+pub(super) fn is_ours(next: &str, root: &str) -> bool {
     let plain =
         next.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'"' | b'<' | b'>'));
     let inside = next.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'));
     plain && inside && !next.starts_with("//") && !next.contains("/../") && next.len() <= 2_048
 }
 
-fn page(access: &Access, place: &str, next: &str, told: Option<&str>) -> HttpResponse {
-    let (action, next) = (escaped(place), escaped(next));
+pub(super) fn page(access: &Access, place: &str, next: &str, told: Option<&str>) -> HttpResponse {
+    let place = escaped(place);
     let told = told.map_or(String::new(), |told| format!("<p role=\"alert\">{}</p>", escaped(told)));
+    let hidden = escaped(next);
     let form = if access.takes_passwords() {
         format!(
-            "<form method=\"post\" action=\"{action}/login\">\
-             <input type=\"hidden\" name=\"next\" value=\"{next}\">\
+            "<form method=\"post\" action=\"{place}/login\">\
+             <input type=\"hidden\" name=\"next\" value=\"{hidden}\">\
              <label>User name <input name=\"user\" autocomplete=\"username\" required autofocus></label>\
              <label>Password <input name=\"password\" type=\"password\" autocomplete=\"current-password\" required></label>\
              <button>Log in</button></form>"
         )
-    } else {
+    } else if access.oidc().is_none() {
         "<p>Only programs with a token can use this monitor.</p>".to_owned()
+    } else {
+        String::new()
     };
+    let provider = access.oidc().map_or(String::new(), |oidc| {
+        let (label, next) = (escaped(oidc.label()), escaped(&encoded(next)));
+        format!("<a class=\"button\" href=\"{place}/login/oidc?next={next}\">{label}</a>")
+    });
     HttpResponse::Ok().content_type("text/html; charset=utf-8").body(format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>Log in · flower-lite</title>\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <link rel=\"stylesheet\" href=\"{action}/login/style.css\"></head>\
-         <body><main><h1>flower-lite</h1>{told}{form}</main></body></html>"
+         <link rel=\"stylesheet\" href=\"{place}/login/style.css\"></head>\
+         <body><main><h1>flower-lite</h1>{told}{form}{provider}</main></body></html>"
     ))
 }
 

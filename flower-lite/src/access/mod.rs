@@ -7,7 +7,9 @@
 //! that is mounted into another program has no gate: that program says who may see it, and nothing can be changed.
 
 pub mod gate;
+pub mod jwt;
 pub mod login;
+pub mod oidc;
 pub mod role;
 pub mod secret;
 pub mod session;
@@ -24,6 +26,7 @@ use actix_web::{HttpMessage, HttpRequest};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
+pub use oidc::Oidc;
 pub use role::{Action, Role};
 pub use users::Users;
 
@@ -211,7 +214,6 @@ pub fn is_from_elsewhere(request: &HttpRequest) -> bool {
 }
 
 /// How people come in.
-#[derive(Debug)]
 pub struct AccessOptions {
     /// Who is known.
     pub users: Users,
@@ -221,6 +223,8 @@ pub struct AccessOptions {
     pub lifetime: Duration,
     /// The address that browsers know this monitor by, where a proxy stands in front of it.
     pub public_url: Option<String>,
+    /// Who vouches for people.
+    pub oidc: Option<Oidc>,
 }
 
 /// Who may come in. Cheap to clone.
@@ -234,6 +238,7 @@ struct Inner {
     sessions: Sessions,
     lifetime: Duration,
     public_url: Option<String>,
+    oidc: Option<Oidc>,
     throttle: Mutex<Throttle>,
     remembered: Mutex<HashMap<[u8; 32], f64>>,
     /// Makes digests of passwords that are of no use to anybody else.
@@ -272,12 +277,13 @@ impl Access {
     /// # Errors
     /// The machine has no random numbers.
     pub fn new(options: AccessOptions) -> Result<Access, String> {
-        let AccessOptions { users, secret, lifetime, public_url } = options;
+        let AccessOptions { users, secret, lifetime, public_url, oidc } = options;
         let inner = Inner {
             users,
             sessions: Sessions::new(secret.as_deref(), lifetime)?,
             lifetime,
             public_url,
+            oidc,
             throttle: Mutex::default(),
             remembered: Mutex::default(),
             pepper: secret::random()?,
@@ -292,13 +298,19 @@ impl Access {
     /// The machine has no random numbers.
     pub fn open() -> Result<Access, String> {
         let (users, lifetime) = (Users::default(), Duration::ZERO);
-        Access::new(AccessOptions { users, secret: None, lifetime, public_url: None })
+        Access::new(AccessOptions { users, secret: None, lifetime, public_url: None, oidc: None })
     }
 
     /// Whether anybody is asked who they are.
     #[must_use]
     pub fn asks(&self) -> bool {
-        !self.inner.users.is_empty()
+        !self.inner.users.is_empty() || self.inner.oidc.is_some()
+    }
+
+    /// Who vouches for people.
+    #[must_use]
+    pub fn oidc(&self) -> Option<&Oidc> {
+        self.inner.oidc.as_ref()
     }
 
     /// Whether a log-in with a password is possible.
@@ -349,7 +361,7 @@ impl Access {
         let (role, via) = match &session.role {
             // Whoever is taken out of the settings is out at once.
             None => (self.inner.users.user(&session.name)?.role, Via::Session),
-            Some(role) => (role.parse().ok()?, Via::Oidc),
+            Some(role) => (role.parse().ok().filter(|_| self.inner.oidc.is_some())?, Via::Oidc),
         };
         Some(Visitor { name: Some(session.name.into()), role, via, until: Some(session.until) })
     }
@@ -476,7 +488,8 @@ mod tests {
     #[actix_web::test]
     async fn whoever_guesses_waits() {
         let users = Users::parse(&["anna:right".into()], &[], &[]).expect("a pair");
-        let options = AccessOptions { users, secret: None, lifetime: Duration::ZERO, public_url: None };
+        let lifetime = Duration::ZERO;
+        let options = AccessOptions { users, secret: None, lifetime, public_url: None, oidc: None };
         let access = Access::new(options).expect("random numbers");
         for _ in 0..3 {
             assert_eq!(access.check("anna", "canary", "1.2.3.4", Via::Password).await, Found::Wrong);

@@ -71,9 +71,17 @@ pub(crate) fn serve(monitor: Monitor, prefix: &str) -> (String, oneshot::Sender<
 
 /// The same, to these users only.
 pub(crate) fn serve_to(monitor: Monitor, prefix: &str, users: Users) -> (String, oneshot::Sender<()>) {
+    let lifetime = Duration::from_secs(3_600);
+    serve_as(monitor, prefix, AccessOptions { users, secret: None, lifetime, public_url: None, oidc: None })
+}
+
+/// The same, to whom these options let in.
+pub(crate) fn serve_as(
+    monitor: Monitor,
+    prefix: &str,
+    options: AccessOptions,
+) -> (String, oneshot::Sender<()>) {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let options =
-        AccessOptions { users, secret: None, lifetime: Duration::from_secs(3_600), public_url: None };
     let access = Access::new(options).expect("random numbers");
     let (prefix_of, hosts) = (prefix.to_owned(), Hosts::Loopback(Vec::new()));
     let options = ServeOptions { address, prefix: prefix_of, hosts, access };

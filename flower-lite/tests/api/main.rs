@@ -8,6 +8,7 @@ mod flower;
 mod helpers;
 mod history;
 mod json;
+mod oidc;
 mod openapi;
 mod pages;
 mod replay;
