@@ -12,6 +12,7 @@ export default defineConfig({
     target: 'es2022',
     assetsInlineLimit: 0, // no data: addresses, the policy forbids them
     modulePreload: { polyfill: false },
+    manifest: true, // read and removed by scripts/compress.mjs
     chunkSizeWarningLimit: 200,
   },
   server: {

@@ -13,6 +13,19 @@ use crate::error::Problem;
 
 /// A year: a file whose name has the hash of its content in it never changes.
 const FOR_EVER: u32 = 31_536_000;
+/// The addresses of pages that have no parameter; `/broker` is Flower's.
+const PAGES: [&str; 10] = [
+    "",
+    "/workers",
+    "/tasks",
+    "/queues",
+    "/broker",
+    "/failures",
+    "/schedules",
+    "/alerts",
+    "/audit",
+    "/about",
+];
 /// The place in `index.html` that says where its links start from.
 const BASE: &str = "<base href=\"/\" />";
 
@@ -52,7 +65,7 @@ impl Base {
     /// Whether `path` is one of the pages' addresses.
     fn is_page(&self, path: &str) -> bool {
         let path = path.strip_prefix(&self.prefix).unwrap_or(path).trim_end_matches('/');
-        matches!(path, "" | "/workers" | "/tasks")
+        PAGES.contains(&path)
             || ["/task/", "/worker/"]
                 .iter()
                 .any(|start| path.strip_prefix(start).is_some_and(|name| !name.is_empty()))
@@ -151,6 +164,9 @@ mod tests {
             ("/d/tasks", true),
             ("/d/task/4711", true),
             ("/d/worker/celery%40host", true),
+            ("/d/queues", true),
+            ("/d/broker", true),
+            ("/d/audit/", true),
             ("/d/task/", false),
             ("/d/wp-admin", false),
         ] {

@@ -1,12 +1,15 @@
 // Browser tests in real Chromium: every page in both themes and three widths, with a hostile string in every field,
-// by keyboard alone, through axe, and through trouble on the stream.
+// by keyboard alone, through axe, and through trouble on the stream; every action (actions.mjs), every role (roles.mjs).
 //
 //   npm run e2e                    against the mock, with everything that only a mock can provoke
 //   npm run e2e -- <base url>      against a running flower-lite, whatever it has seen
 
 import { PAYLOAD, startMock } from '../mock/server.mjs';
 import { axe, check, ensure, equal, finish, overflow, until } from './check.mjs';
+import { actions } from './actions.mjs';
 import { launch, open, PHONE } from './browser.mjs';
+import { keyboard } from './keyboard.mjs';
+import { roles } from './roles.mjs';
 
 const given = process.argv[2]?.replace(/\/?$/, '/');
 const mock = given ? null : await startMock({ prefix: '/dashboard', rate: 10, history: 420, hostile: true });
@@ -27,7 +30,15 @@ const paths = {
   tasks: 'tasks',
   'filtered tasks': 'tasks?state=FAILURE,RETRY&sort=-runtime',
   'no match': 'tasks?q=zzz-no-such-text',
+  'another time': '?window=3600&by=worker',
   workers: 'workers',
+  failures: 'failures',
+  queues: 'queues',
+  schedules: 'schedules',
+  alerts: 'alerts',
+  audit: 'audit',
+  about: 'about',
+  'Flower’s address of the queues': 'broker',
   'no such task': 'task/00000000-dead-4bad-8bad-000000000000',
   'no such worker': 'worker/nobody%40nowhere',
   'no such page': 'nothing/here',
@@ -39,6 +50,12 @@ const paths = {
     'hostile success': 'task/hostile-success',
     'hostile state': 'task/hostile-state',
     'hostile worker': `worker/${segment(`${PAYLOAD}worker`)}`,
+    ...Object.fromEntries(['held', 'pool', 'queues', 'tasks', 'conf', 'stats'].map((tab) => [`hostile worker, ${tab}`, `worker/${segment(`${PAYLOAD}worker`)}?tab=${tab}`])),
+    'worker, held': `worker/${segment('celery@worker-1')}?tab=held`,
+    'worker, pool': `worker/${segment('celery@worker-1')}?tab=pool`,
+    'hostile dead letters': `queues?dead=${segment(`${PAYLOAD}dead`)}`,
+    'hostile failures': `failures?q=${segment('onerror')}`,
+    'hostile audit': `audit?user=${segment(PAYLOAD)}`,
     'hostile search': `tasks?q=${segment(PAYLOAD)}&name=${segment('*onerror*')}`,
     'hostile filter': `tasks?worker=${segment(`${PAYLOAD}worker`)}&state=${segment(PAYLOAD)}`,
   }),
@@ -47,8 +64,8 @@ const paths = {
 const expectMissing = (name) => name.startsWith('no such');
 const unexpected = (name, problems) => problems.filter((p) => !(expectMissing(name) && p.includes('404')) && !(name.startsWith('hostile') && p.includes('404')));
 
-async function visit(page, path) {
-  await page.goto(base + path);
+async function visit(page, path, from = base) {
+  await page.goto(from + path);
   await page.waitForSelector('main h1', { state: 'attached' });
   await until('the page is live', () => page.evaluate(() => /Live|lost|Lag/.test(document.querySelector('header .pill')?.textContent ?? '')));
   await page.waitForTimeout(250);
@@ -301,6 +318,14 @@ await check('nothing moves for who asked for less motion', async () => {
   await context.close();
 });
 
-await browser.close();
+// ── doing things: each with a cluster of its own ─────────────────────────────────────────────────────────────────
+
 mock?.close();
+if (mock) {
+  await actions(browser, visit);
+  await roles(browser, visit);
+  await keyboard(browser, visit);
+}
+
+await browser.close();
 finish();

@@ -2,13 +2,16 @@
 // prefix, with the same Content-Security-Policy. For developing the pages and for their browser tests; Node only.
 //
 //   node mock/server.mjs [--port 5556] [--prefix /dashboard] [--rate 8] [--history 600] [--hostile] [--seed N]
+//                        [--role admin] [--read-only]
 //
-// `POST /__mock/{drop-streams,resync,disconnect,connect,dropped,freeze,thaw,kill?worker=}` makes things happen.
+// `POST /__mock/{drop-streams,resync,disconnect,connect,dropped,freeze,thaw,kill?worker=,role?role=,read-only,
+// control,log-out}` makes things happen.
 
 import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { extname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { Control } from './control.mjs';
 import { World } from './world.mjs';
 
 const DIST = fileURLToPath(new URL('../dist/', import.meta.url));
@@ -22,12 +25,13 @@ const option = (name, fallback) => {
   return i < 0 ? fallback : (process.argv[i + 1] ?? '');
 };
 
-export function startMock({ port = 0, prefix = '', rate = 8, history = 600, hostile = false, seed } = {}) {
+export function startMock({ port = 0, prefix = '', rate = 8, history = 600, hostile = false, seed, role = 'admin', readOnly = false } = {}) {
   const begin = Date.now() / 1000;
   const world = new World({ now: begin - history, rate, hostile: hostile ? PAYLOAD : false, ...(seed ? { seed } : {}) });
   world.advance(begin - 45);
   world.kill('celery@batch-7');
   world.advance(begin);
+  const control = new Control(world, { role, readOnly, hostile: hostile ? PAYLOAD : false });
   let ring = [];
   let frozen = false;
   const streams = new Set();
@@ -135,6 +139,9 @@ export function startMock({ port = 0, prefix = '', rate = 8, history = 600, host
   }
 
   function api(path, url) {
+    if (control.loggedOut && path !== 'me') return problem(401, 'Not logged in', 'log in first');
+    const told = control.get(path, url.searchParams);
+    if (told !== undefined) return told === null ? problem(404, 'Not found', `${path} is not known`) : json(told);
     if (path === 'overview') return json(overview());
     if (path === 'workers') return json({ version: world.version, items: [...world.workers.values()] });
     if (path === 'tasks') return list(url);
@@ -147,7 +154,25 @@ export function startMock({ port = 0, prefix = '', rate = 8, history = 600, host
     return json({ ...worker, tasks });
   }
 
+  async function change(path, req) {
+    if (control.loggedOut) return problem(401, 'Not logged in', 'log in first');
+    if (req.headers['x-requested-with'] !== 'flower-lite') return problem(403, 'Not from here', 'X-Requested-With is missing');
+    let text = '';
+    for await (const chunk of req) text += chunk;
+    if (req.method === 'DELETE') return json(control.cancel(decodeURIComponent(path.slice('bulk/'.length))));
+    control.lastBody = text;
+    const body = JSON.parse(text);
+    const [status, answer] = path === 'bulk' ? control.bulk(body) : control.act(path.slice('actions/'.length), body);
+    return { ...json(answer), status, ...(status >= 400 ? { type: 'application/problem+json' } : {}) };
+  }
+
   function trouble(path, url) {
+    if (path === 'role') control.role = url.searchParams.get('role');
+    if (path === 'read-only') control.readOnly = true;
+    if (path === 'control') control.readOnly = false;
+    if (path === 'log-out') control.loggedOut = true;
+    if (path === 'log-in') control.loggedOut = false;
+    if (path === 'last-body') return json({ body: control.lastBody });
     if (path === 'drop-streams') streams.forEach((s) => s.res.destroy());
     if (path === 'resync') streams.forEach((s) => s.send('resync', { version: world.version }, world.version));
     if (path === 'disconnect') world.connected = false;
@@ -174,12 +199,18 @@ export function startMock({ port = 0, prefix = '', rate = 8, history = 600, host
     const url = new URL(req.url ?? '/', 'http://mock');
     if (!url.pathname.startsWith(prefix)) return problem(404, 'Not found', 'outside the prefix');
     const path = url.pathname.slice(prefix.length).replace(/^\//, '');
-    if (path === 'api/v2/stream') return stream(req, res, url);
+    if (path === 'api/v2/stream') return control.loggedOut ? problem(401, 'Not logged in', 'log in first') : stream(req, res, url);
+    if (path.startsWith('api/v2/') && req.method !== 'GET') return change(path.slice(7), req);
+    if (path === 'logout' && req.method === 'POST') {
+      control.loggedOut = true;
+      return { status: 204, type: 'text/plain', body: '' };
+    }
+    if (path === 'login') return { status: 200, type: TYPES['.html'], body: '<!doctype html><html lang="en"><title>Log in</title><h1>Log in</h1></html>' };
     if (path.startsWith('api/v2/')) return api(path.slice(7), url);
     if (path.startsWith('__mock/')) return trouble(path.slice(7), url);
     if (path === 'healthcheck') return { status: 200, type: 'text/plain', body: 'OK' };
     if (path.startsWith('assets/')) return file(path);
-    if (/^$|^(workers|tasks)$|^(task|worker)\//.test(path)) return page();
+    if (/^$|^(workers|tasks|queues|broker|failures|schedules|alerts|audit|about)$|^(task|worker)\//.test(path)) return page();
     return { ...(await page()), status: 404 };
   }
 
@@ -200,7 +231,7 @@ export function startMock({ port = 0, prefix = '', rate = 8, history = 600, host
         streams.forEach((s) => s.res.destroy());
         server.close();
       };
-      resolve({ url: `http://127.0.0.1:${server.address().port}${prefix}/`, world, close });
+      resolve({ url: `http://127.0.0.1:${server.address().port}${prefix}/`, world, control, close });
     });
   });
 }
@@ -215,7 +246,7 @@ function problem(status, title, detail) {
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const mock = await startMock({
-    port: Number(option('port', 5556)), prefix: option('prefix', ''), rate: Number(option('rate', 8)), history: Number(option('history', 600)), hostile: process.argv.includes('--hostile'), seed: Number(option('seed', 0)),
+    port: Number(option('port', 5556)), prefix: option('prefix', ''), rate: Number(option('rate', 8)), history: Number(option('history', 600)), hostile: process.argv.includes('--hostile'), seed: Number(option('seed', 0)), role: option('role', 'admin'), readOnly: process.argv.includes('--read-only'),
   });
   console.log(`mock flower-lite at ${mock.url}`);
 }

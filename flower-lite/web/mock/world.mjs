@@ -116,6 +116,7 @@ export class World {
         };
       }
     };
+    return root.task;
   }
 
   submit(kind, { parent = null }) {
@@ -136,7 +137,24 @@ export class World {
     return job;
   }
 
+  /** Sends a task again, with other arguments if there are some; says its new id. */
+  again(task, { args, kwargs }) {
+    const kind = NAMES.find((known) => known.name === task.name) ?? { ...NAMES[4], name: task.name, queue: task.queue ?? 'celery' };
+    const call = () => [args ? `(${args.map((a) => JSON.stringify(a)).join(', ')},)` : task.args, kwargs ? JSON.stringify(kwargs) : task.kwargs];
+    return this.submit({ ...kind, call, fail: 0, retry: 0 }, {}).task.id;
+  }
+
+  /** As workers do when they are told: what waits is thrown away, what runs is ended where that was asked for. */
+  revoke(id, terminate) {
+    const task = this.tasks.get(id);
+    if (!task || task.ready || (task.state === 'STARTED' && !terminate)) return;
+    const worker = this.workers.get(task.worker ?? '') ?? null;
+    if (worker) worker.running = worker.running.filter((other) => other !== id);
+    this.event(task, 'revoked', { state: 'REVOKED', worker, detail: { terminated: terminate, signum: terminate ? 'SIGTERM' : null, expired: false }, end: true });
+  }
+
   receive(job) {
+    if (job.task.ready) return;
     const candidates = [...this.workers.values()].filter((w) => w.online && (w.internal.queues ? w.internal.queues.includes(job.task.queue) : job.task.queue !== 'media'));
     const worker = candidates[int(this.random, candidates.length)];
     if (!worker) {
@@ -159,6 +177,7 @@ export class World {
 
   start(job, worker) {
     const { task, kind } = job;
+    if (task.ready) return;
     const r = this.random;
     this.event(task, 'started', { state: 'STARTED', worker });
     worker.running.push(task.id);
@@ -172,7 +191,7 @@ export class World {
     const { task, kind } = job;
     const r = this.random;
     worker.running = worker.running.filter((id) => id !== task.id);
-    if (!worker.online) return;
+    if (!worker.online || task.ready) return;
     worker.processed++;
     if (kind.retry && r() < kind.retry && job.attempt < 3) {
       const error = kind.error(r, task);

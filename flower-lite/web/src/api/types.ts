@@ -57,6 +57,24 @@ export interface TaskDetail extends Task {
   timeline_dropped?: number;
   /** Who sent it, where the sender says so. */
   client?: string | null;
+  exchange?: string | null;
+  routing_key?: string | null;
+  /** What the result backend has of it, where it was asked. */
+  stored?: { source: string; status: string; result: string | null; traceback: string | null; date_done: number | null; stamps?: Record<string, unknown> | null } | null;
+  stamps?: Record<string, unknown> | null;
+}
+
+/** A task of a workflow with what it called. */
+export interface WorkflowNode extends Task {
+  children: WorkflowNode[];
+}
+
+export interface Workflow {
+  version: number;
+  root: string;
+  total: number;
+  by_state: Record<string, number>;
+  tree: WorkflowNode[];
 }
 
 export interface WorkerCounts {

@@ -14,7 +14,11 @@ export const KEY_HELP: { title: string; keys: KeyHelp[] }[] = [
     keys: [
       { keys: ['g', 'o'], what: 'Overview' },
       { keys: ['g', 't'], what: 'Tasks' },
+      { keys: ['g', 'f'], what: 'Failures' },
       { keys: ['g', 'w'], what: 'Workers' },
+      { keys: ['g', 'q'], what: 'Queues' },
+      { keys: ['g', 's'], what: 'Schedules' },
+      { keys: ['g', 'a'], what: 'Alerts' },
       { keys: ['/'], what: 'Search tasks' },
     ],
   },
@@ -24,14 +28,23 @@ export const KEY_HELP: { title: string; keys: KeyHelp[] }[] = [
       { keys: ['j'], what: 'Next row' },
       { keys: ['k'], what: 'Previous row' },
       { keys: ['Enter'], what: 'Open the row' },
+      { keys: ['x'], what: 'Select the row' },
+      { keys: ['X'], what: 'Select up to the row' },
       { keys: ['.'], what: 'Show new rows' },
       { keys: ['p'], what: 'Pause or follow live' },
     ],
   },
   {
+    title: 'Tasks, or a selection of them',
+    keys: [
+      { keys: ['e'], what: 'Retry' },
+      { keys: ['r'], what: 'Revoke' },
+      { keys: ['c'], what: 'Copy the task’s id' },
+    ],
+  },
+  {
     title: 'Everywhere',
     keys: [
-      { keys: ['c'], what: 'Copy the task’s id' },
       { keys: ['t'], what: 'Light or dark' },
       { keys: ['?'], what: 'This help' },
       { keys: ['Esc'], what: 'Close, or leave a field' },
@@ -55,7 +68,7 @@ export function startKeys(): void {
   document.addEventListener('keydown', (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
     const target = event.target as HTMLElement;
-    const typing = target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName);
+    const typing = target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName) && (target as HTMLInputElement).type !== 'checkbox';
     if (event.key === 'Escape' && typing) {
       target.blur();
       return;
@@ -78,6 +91,10 @@ const ALWAYS: Record<string, Handler> = {
   'g o': () => router.go(link.overview()),
   'g t': () => router.go(link.tasks()),
   'g w': () => router.go(link.workers()),
+  'g f': () => router.go(link.page('failures')),
+  'g q': () => router.go(link.page('queues')),
+  'g s': () => router.go(link.page('schedules')),
+  'g a': () => router.go(link.page('alerts')),
   '/': () => {
     router.go(link.tasks());
     setTimeout(() => document.querySelector<HTMLElement>('#query')?.focus(), 50);

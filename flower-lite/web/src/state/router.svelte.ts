@@ -1,8 +1,9 @@
 // Where we are. Links are ordinary links; a click on one that stays inside the prefix is turned into a history entry.
 
 import { tick } from 'svelte';
-import { parsePath, sameRoute, segment, type Route } from '../lib/route';
+import { parsePath, sameRoute, search, segment, type PlainPage, type Route } from '../lib/route';
 
+const FRAMES = 120;
 const base = new URL('.', document.baseURI).pathname;
 
 class Router {
@@ -28,7 +29,17 @@ class Router {
     this.read();
     if (sameRoute(before, this.route)) return;
     scrollTo(0, 0);
-    void tick().then(() => document.querySelector<HTMLElement>('main h1')?.focus({ preventScroll: true }));
+    void tick().then(() => focusHeading(FRAMES));
+  }
+
+  /** Changes what the page's address says of it, without a new entry in the history. */
+  set(params: Record<string, string | number | null | undefined>): void {
+    const now = Object.fromEntries(new URLSearchParams(this.search));
+    this.go(location.pathname + search({ ...now, ...params }), 'replace');
+  }
+
+  param(name: string): string {
+    return new URLSearchParams(this.search).get(name) ?? '';
   }
 
   private read(): void {
@@ -40,10 +51,17 @@ class Router {
   private click(event: MouseEvent): void {
     if (event.defaultPrevented || event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
     const anchor = (event.target as Element | null)?.closest?.('a');
-    if (!anchor || anchor.target || anchor.hasAttribute('download') || anchor.origin !== location.origin || !anchor.pathname.startsWith(base)) return;
+    if (!anchor || anchor.target || anchor.rel.includes('external') || anchor.hasAttribute('download') || anchor.origin !== location.origin || !anchor.pathname.startsWith(base)) return;
     event.preventDefault();
     this.go(anchor.href);
   }
+}
+
+/** A page that is not here yet has no heading; it is waited for, but not for ever. */
+function focusHeading(frames: number): void {
+  const heading = document.querySelector<HTMLElement>('main h1');
+  if (heading) heading.focus({ preventScroll: true });
+  else if (frames > 0) requestAnimationFrame(() => focusHeading(frames - 1));
 }
 
 export const router = new Router();
@@ -54,5 +72,6 @@ export const link = {
   tasks: (search = ''): string => `${base}tasks${search}`,
   task: (id: string): string => `${base}task/${segment(id)}`,
   workers: (): string => `${base}workers`,
+  page: (page: PlainPage, params: Record<string, string | number | null | undefined> = {}): string => base + page + search(params),
   worker: (name: string): string => `${base}worker/${segment(name)}`,
 };
