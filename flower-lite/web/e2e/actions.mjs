@@ -117,7 +117,7 @@ export async function actions(browser, visit) {
   });
 
   await check('a workflow grows and changes state by itself', async () => {
-    const { id } = mock.world.submitChord();
+    const { id } = mock.world.submitChord({ run: 5 });
     await go(`task/${id}`);
     const head = () => page.locator('section[aria-labelledby=workflow] header').innerText().catch(() => '');
     const first = await until('the workflow', head);
@@ -128,7 +128,7 @@ export async function actions(browser, visit) {
 
   await check('rows are chosen by keyboard, one and many, and retried together', async () => {
     await clear();
-    await go('tasks?state=FAILURE');
+    await go('tasks?state=FAILURE&name=shop.orders.charge_card');
     await page.keyboard.press('p');
     for (const key of ['j', 'x', 'j', 'j', 'j', 'X']) await page.keyboard.press(key);
     const bar = page.getByRole('region', { name: 'Selected tasks' });
@@ -362,7 +362,7 @@ export async function actions(browser, visit) {
     await visit(phone.page, '', base);
     await phone.page.getByRole('button', { name: /^More/ }).click();
     equal(await axe(phone.page), [], 'axe findings');
-    await phone.page.getByRole('link', { name: 'Queues' }).click();
+    await phone.page.getByRole('link', { name: 'Queues', exact: true }).click();
     await phone.page.getByRole('button', { name: 'Pause media' }).click();
     await phone.page.locator('dialog[open] .go').click();
     await until('paused', async () => (await phone.page.locator('tr', { hasText: 'media' }).innerText()).includes('Paused'));

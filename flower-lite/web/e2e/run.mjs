@@ -2,6 +2,7 @@
 // by keyboard alone, through axe, and through trouble on the stream; every action (actions.mjs), every role (roles.mjs).
 //
 //   npm run e2e                    against the mock, with everything that only a mock can provoke
+//   SUITES=actions,roles npm run e2e   some of pages, actions, roles, keyboard
 //   npm run e2e -- <base url>      against a running flower-lite, whatever it has seen
 
 import { PAYLOAD, startMock } from '../mock/server.mjs';
@@ -15,6 +16,7 @@ const given = process.argv[2]?.replace(/\/?$/, '/');
 const mock = given ? null : await startMock({ prefix: '/dashboard', rate: 10, history: 420, hostile: true });
 const base = given ?? mock.url;
 const browser = await launch();
+const suites = (process.env.SUITES ?? 'pages,actions,roles,keyboard').split(',');
 
 const json = async (path) => (await fetch(`${base}api/v2/${path}`)).json();
 const poke = async (what) => (await fetch(`${base}__mock/${what}`, { method: 'POST' })).json();
@@ -73,7 +75,7 @@ async function visit(page, path, from = base) {
 
 // ── every page, every look ───────────────────────────────────────────────────────────────────────────────────────
 
-for (const [look, options] of [
+for (const [look, options] of !suites.includes('pages') ? [] : [
   ['light desktop', { scheme: 'light' }],
   ['dark desktop', { scheme: 'dark' }],
   ['light phone', { scheme: 'light', viewport: PHONE }],
@@ -321,10 +323,8 @@ await check('nothing moves for who asked for less motion', async () => {
 // ── doing things: each with a cluster of its own ─────────────────────────────────────────────────────────────────
 
 mock?.close();
-if (mock) {
-  await actions(browser, visit);
-  await roles(browser, visit);
-  await keyboard(browser, visit);
+for (const [name, suite] of Object.entries({ actions, roles, keyboard })) {
+  if (mock && suites.includes(name)) await suite(browser, visit);
 }
 
 await browser.close();

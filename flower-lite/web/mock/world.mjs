@@ -101,7 +101,7 @@ export class World {
     };
   }
 
-  submitChord() {
+  submitChord({ run = 0.4 } = {}) {
     const r = this.random;
     const size = 4 + int(r, 9);
     const doomed = r() < 0.3;
@@ -110,7 +110,7 @@ export class World {
     root.then = () => {
       for (let i = 0; i < size; i++) {
         const fail = doomed && i === size - 1 ? 1 : 0;
-        const part = this.submit({ name: CHORD.header, run: 0.4, fail, queue: 'celery', call: () => [`([${Array.from({ length: 6 }, () => int(r, 100)).join(', ')}],)`, '{}'], result: () => String(int(r, 600)), error: overflow }, { parent: root });
+        const part = this.submit({ name: CHORD.header, run, fail, queue: 'celery', call: () => [`([${Array.from({ length: 6 }, () => int(r, 100)).join(', ')}],)`, '{}'], result: () => String(int(r, 600)), error: overflow }, { parent: root });
         part.then = () => {
           if (--left === 0) this.submit({ name: CHORD.body, run: 0.02, fail: 0, queue: 'celery', call: () => ['([' + Array.from({ length: size }, () => int(r, 600)).join(', ') + '],)', '{}'], result: () => String(int(r, 5000)) }, { parent: part });
         };
