@@ -16,7 +16,7 @@ describe('answers of workers', () => {
   });
 
   it('tell the pool', () => {
-    const stats = { pool: { implementation: 'celery.concurrency.prefork:TaskPool', 'max-concurrency': 2, processes: [4, 5], timeouts: [0, 30], 'max-tasks-per-child': 'N/A' }, prefetch_count: 8, total: { 'demo.add': 3, odd: 'x' }, uptime: 60 };
+    const stats = { pool: { implementation: 'celery.concurrency.prefork:TaskPool', 'max-concurrency': 1, processes: [4, 5], timeouts: [0, 30], 'max-tasks-per-child': 'N/A' }, prefetch_count: 8, total: { 'demo.add': 3, odd: 'x' }, uptime: 60 };
     expect(pool(stats)).toEqual({ kind: 'prefork', size: 2, processes: ['4', '5'], maxTasks: 'N/A', timeouts: [null, 30], prefetch: 8, autoscaler: null, total: { 'demo.add': 3 }, uptime: 60 });
     expect(pool({ pool: { implementation: 'celeriac' }, autoscaler: { min: 1, max: 4 } })).toMatchObject({ kind: 'celeriac', autoscaler: { min: 1, max: 4 } });
   });

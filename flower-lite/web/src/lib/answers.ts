@@ -125,10 +125,13 @@ export function pool(stats: unknown): Pool {
   const of = dict(all.pool);
   const [soft, hard] = list(of.timeouts);
   const scaler = dict(all.autoscaler);
+  const kind = (text(of.implementation) || 'unknown').replace(/^.*\.(\w+):TaskPool$/, '$1');
+  const processes = list(of.processes).map(text);
   return {
-    kind: (text(of.implementation) || 'unknown').replace(/^.*\.(\w+):TaskPool$/, '$1'),
-    size: number(of['max-concurrency']),
-    processes: list(of.processes).map(text),
+    kind,
+    // Celery's prefork pool goes on telling the size that it started with after it has grown.
+    size: kind === 'prefork' && processes.length ? processes.length : number(of['max-concurrency']),
+    processes,
     maxTasks: text(of['max-tasks-per-child']) || 'N/A',
     timeouts: [number(soft) || null, number(hard) || null],
     prefetch: number(all.prefetch_count),
