@@ -405,15 +405,23 @@ pub const BEAT_SETTINGS: &[Setting] = &[
 ];
 
 /// What `celery-beat` can be told beside that and [`celery_broker::config::CLIENT_SETTINGS`].
-pub const BEAT_PROGRAM_SETTINGS: &[Setting] = &[Setting {
-    name: "beat_loglevel",
-    flag: "loglevel",
-    env: "CELERY_BEAT_LOGLEVEL",
-    kind: Kind::Choice(&["debug", "info", "warning", "error", "DEBUG", "INFO", "WARNING", "ERROR"]),
-    default: Some("info"),
-    secret: false,
-    doc: "What is logged.",
-}];
+pub const BEAT_PROGRAM_SETTINGS: &[Setting] = &[
+    Setting {
+        name: "beat_loglevel",
+        flag: "loglevel",
+        env: "CELERY_BEAT_LOGLEVEL",
+        kind: Kind::Choice(&["debug", "info", "warning", "error", "DEBUG", "INFO", "WARNING", "ERROR"]),
+        default: Some("info"),
+        secret: false,
+        doc: "What is logged.",
+    },
+    text(
+        "beat_health_file",
+        "health-file",
+        "CELERY_BEAT_HEALTH_FILE",
+        "Keep a file up to date from which `celery-beat --healthcheck live` or `ready` answers probes.",
+    ),
+];
 
 const fn text(name: &'static str, flag: &'static str, env: &'static str, doc: &'static str) -> Setting {
     Setting { name, flag, env, kind: Kind::Text, default: None, secret: false, doc }

@@ -1,7 +1,7 @@
 //! The health file: how a process without a port answers probes.
 //!
-//! The worker writes every two seconds what it could do just then; a probe (`celery-worker --healthcheck ready`) reads
-//! it. The age of the file shows that the worker's loop turns; a lost broker makes it unready and never dead, so that an
+//! A worker or a beat writes every two seconds what it could do just then; a probe (`celery-worker --healthcheck ready`)
+//! reads it. The age of the file shows that its loop turns; a lost broker makes it unready and never dead, so that an
 //! outage of the broker restarts nobody.
 
 use std::convert::Infallible;
@@ -14,9 +14,9 @@ use crate::WorkerHandle;
 
 /// Between two writes.
 const EVERY: Duration = Duration::from_secs(2);
-/// A file that is older was written by a worker that hangs, or by one that is gone.
+/// A file that is older was written by a process that hangs, or by one that is gone.
 const STALE: Duration = Duration::from_secs(30);
-/// What the file of a ready worker says.
+/// What the file of a ready process says.
 const READY: &str = "ready";
 
 /// What a probe asks.
@@ -24,11 +24,11 @@ const READY: &str = "ready";
 pub enum Question {
     /// Does its loop turn? If not, restart it.
     Live,
-    /// Does it also consume, and is it not stopping?
+    /// Does it also consume (a beat: can it send), and is it not stopping?
     Ready,
 }
 
-/// The file that a running worker keeps up to date.
+/// The file that a running worker or beat keeps up to date.
 #[derive(Debug)]
 pub struct HealthFile {
     path: PathBuf,
@@ -47,10 +47,20 @@ impl HealthFile {
 
     /// Keeps the file up to date for as long as it is polled.
     pub async fn keep(&self, celery: &Celery, worker: &WorkerHandle) -> Infallible {
+        self.keep_saying(|| describe(&celery.health(), worker.is_stopping())).await
+    }
+
+    /// As [`keep`](Self::keep), for what only sends.
+    pub async fn keep_sending(&self, celery: &Celery) -> Infallible {
+        // Whoever sends need not consume.
+        self.keep_saying(|| describe(&Health { consuming: Some(true), ..celery.health() }, false)).await
+    }
+
+    async fn keep_saying(&self, what: impl Fn() -> String) -> Infallible {
         let mut ticks = tokio::time::interval(EVERY);
         loop {
             ticks.tick().await;
-            let line = describe(&celery.health(), worker.is_stopping());
+            let line = what();
             if let Err(error) = self.write(&line).await {
                 tracing::warn!(path = %self.path.display(), %error, "the health file cannot be written");
             }
@@ -84,7 +94,7 @@ fn describe(health: &Health, stopping: bool) -> String {
 pub fn check(path: &Path, question: Question) -> Result<(), String> {
     let shown = path.display();
     let age = std::fs::metadata(path).and_then(|file| file.modified());
-    let age = age.map_err(|err| format!("{shown} cannot be read, so no worker keeps it: {err}"))?;
+    let age = age.map_err(|err| format!("{shown} cannot be read, so nobody keeps it: {err}"))?;
     // A clock that was set back makes the file look new, not old.
     let age = age.elapsed().unwrap_or_default();
     let text = std::fs::read_to_string(path).map_err(|err| format!("{shown} cannot be read: {err}"))?;
@@ -93,7 +103,7 @@ pub fn check(path: &Path, question: Question) -> Result<(), String> {
 
 fn answer(question: Question, text: &str, age: Duration) -> Result<(), String> {
     if age > STALE {
-        return Err(format!("the worker has not said anything for {} s", age.as_secs()));
+        return Err(format!("nothing was said for {} s", age.as_secs()));
     }
     match question {
         Question::Live => Ok(()),

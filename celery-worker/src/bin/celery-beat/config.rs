@@ -6,6 +6,7 @@ use celery_broker::config::{CLIENT_SETTINGS, Layered, Sources};
 use celery_worker::beat::entry::{self, Entry};
 use celery_worker::beat::{self, Beat};
 use celery_worker::config::{BEAT_PROGRAM_SETTINGS, BEAT_SETTINGS};
+use celery_worker::health::Question;
 use clap::{Arg, ArgMatches, Command};
 use tracing_subscriber::EnvFilter;
 
@@ -38,6 +39,13 @@ pub(crate) fn command() -> Command {
                 .value_name("FILE")
                 .help("TOML file with settings and `beat_schedule`"),
         )
+        .arg(
+            Arg::new("healthcheck")
+                .long("healthcheck")
+                .value_name("live|ready")
+                .value_parser(["live", "ready"])
+                .help("Ask the beat that keeps the health file, and end: 0 means yes"),
+        )
         .arg(Arg::new("app").long("app").short('A').hide(true).help("accepted and does nothing"));
     for setting in [CLIENT_SETTINGS, BEAT_SETTINGS, BEAT_PROGRAM_SETTINGS].concat() {
         if setting.flag.is_empty() {
@@ -56,14 +64,36 @@ pub(crate) fn command() -> Command {
 
 /// Reads everything.
 pub(crate) fn load(matches: &ArgMatches) -> Result<Config> {
-    let path = matches.get_one::<String>("config").cloned().or_else(|| env("CELERY_CONFIG"));
-    let Some(path) = path else {
+    let Some(path) = path(matches) else {
         bail!("there is no schedule: name a TOML file with a table `beat_schedule` by --config");
     };
-    let text = std::fs::read_to_string(&path).with_context(|| format!("--config: cannot read {path}"))?;
-    let (rest, entries) = entry::take(&text).map_err(|error| anyhow!("{path}: {error}"))?;
+    read(matches, Some(&path))
+}
+
+/// What a probe asks, and the settings that say which file has the answer; `None` if this is to be a beat.
+pub(crate) fn question(matches: &ArgMatches) -> Result<Option<(Question, Layered)>> {
+    let Some(question) = matches.get_one::<String>("healthcheck") else { return Ok(None) };
+    let question = if question == "ready" { Question::Ready } else { Question::Live };
+    Ok(Some((question, read(matches, path(matches).as_deref())?.settings)))
+}
+
+fn path(matches: &ArgMatches) -> Option<String> {
+    matches.get_one::<String>("config").cloned().or_else(|| env("CELERY_CONFIG"))
+}
+
+fn read(matches: &ArgMatches, path: Option<&str>) -> Result<Config> {
     let flag = |name: &str| matches.get_one::<String>(name).cloned();
-    let sources = Sources { flag: &flag, env: &env, file: Some((&path, &rest)) };
+    let (file, entries) = match path {
+        None => (None, Vec::new()),
+        Some(path) => {
+            let text =
+                std::fs::read_to_string(path).with_context(|| format!("--config: cannot read {path}"))?;
+            let (rest, entries) = entry::take(&text).map_err(|error| anyhow!("{path}: {error}"))?;
+            (Some((path, rest)), entries)
+        }
+    };
+    let file = file.as_ref().map(|(path, rest)| (*path, rest.as_str()));
+    let sources = Sources { flag: &flag, env: &env, file };
     let settings = Layered::load(&[CLIENT_SETTINGS, BEAT_SETTINGS, BEAT_PROGRAM_SETTINGS], &sources)?;
     Ok(Config { settings, entries })
 }

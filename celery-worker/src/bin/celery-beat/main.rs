@@ -2,10 +2,14 @@
 
 mod config;
 
+use std::convert::Infallible;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use celery_broker::Celery;
+use celery_worker::health::{self, HealthFile};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +19,12 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 fn main() -> ExitCode {
     let matches = config::command().get_matches();
     let run = || -> Result<()> {
+        if let Some((question, settings)) = config::question(&matches)? {
+            let Some(path) = settings.text("beat_health_file") else {
+                bail!("--healthcheck: no health file is named; set --health-file or CELERY_BEAT_HEALTH_FILE");
+            };
+            return health::check(Path::new(path), question).map_err(anyhow::Error::msg);
+        }
         let config = config::load(&matches)?;
         config::start_log(&config.settings)?;
         let runtime =
@@ -30,9 +40,22 @@ fn main() -> ExitCode {
     }
 }
 
+/// Keeps the health file, if there is one.
+async fn keep_healthy(file: Option<HealthFile>, celery: &Celery) -> Infallible {
+    match file {
+        Some(file) => file.keep_sending(celery).await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn serve(config: config::Config) -> Result<()> {
     let stop = CancellationToken::new();
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let health_file = config
+        .settings
+        .text("beat_health_file")
+        .map(|path| HealthFile::create(path).with_context(|| format!("--health-file: cannot write {path}")));
+    let health_file = health_file.transpose()?;
     let (celery, beat) = config.beat()?;
     tracing::info!("beat: Starting...");
     let mut running = std::pin::pin!(beat.run(stop.clone()));
@@ -40,6 +63,7 @@ async fn serve(config: config::Config) -> Result<()> {
         ended = &mut running => return Ok(ended?),
         _ = term.recv() => {}
         _ = int.recv() => {}
+        never = keep_healthy(health_file, &celery) => match never {},
     }
     tracing::info!("beat: Shutting down...");
     stop.cancel();
