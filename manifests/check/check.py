@@ -239,10 +239,14 @@ def check_yaml(problems):
     """What kustomize does not read, or reads more leniently."""
     for path in sorted(glob.glob(os.path.join(MANIFESTS, '**', '*.yaml'), recursive=True)):
         with open(path, encoding='utf-8') as file:
+            name = os.path.relpath(path, REPOSITORY)
             try:
-                documents(file.read(), os.path.relpath(path, REPOSITORY))
+                removals = [document for document in documents(file.read(), name) if '$patch' in document]
             except Refused as refused:
                 problems.append(str(refused))
+                continue
+            if len(removals) > 1:
+                problems.append(f'{name}: kubectl up to 1.32 goes down with several `$patch` in one file: one patch for each')
 
 
 # ---- all -----------------------------------------------------------------------------------------------

@@ -123,13 +123,26 @@ def check_references(name, objects, workloads, say, problems):
                 say(document, f'there is no ConfigMap {wanted}')
     for secret, key in sorted(external - used):
         problems.append(f'{name}/secrets.txt: nothing uses the key {key} of {secret}')
+    claims = {document['metadata']['name']: document for document in objects if document['kind'] == 'PersistentVolumeClaim'}
     for workload in workloads:
+        for volume in workload['spec']['template']['spec'].get('volumes', []):
+            if 'persistentVolumeClaim' in volume:
+                check_claim(workload, volume['persistentVolumeClaim']['claimName'], claims, say)
         for container in containers(workload):
             names = {volume['name'] for volume in workload['spec']['template']['spec'].get('volumes', [])}
             names |= {claim['metadata']['name'] for claim in workload['spec'].get('volumeClaimTemplates', [])}
             for mount in container.get('volumeMounts', []):
                 if mount['name'] not in names:
                     say(workload, f'{container["name"]}: there is no volume {mount["name"]}')
+
+
+def check_claim(workload, wanted, claims, say):
+    if wanted not in claims:
+        say(workload, f'there is no PersistentVolumeClaim {wanted}')
+    elif claims[wanted]['spec']['accessModes'] == ['ReadWriteOnce']:
+        # A second pod, be it only during a rollout, waits for the volume for ever, or writes to what the first writes to.
+        if workload['spec'].get('replicas', 1) != 1 or workload['spec'].get('strategy', {}).get('type') != 'Recreate':
+            say(workload, f'PersistentVolumeClaim {wanted} is ReadWriteOnce: one replica, and strategy Recreate')
 
 
 def matches(selector, labels):

@@ -62,10 +62,10 @@ class Refusals(unittest.TestCase):
         self.refuses(cluster, 'has no rabbitmq.com/v1/RabbitmqCluster')
 
     def rules_say(self, change, word):
-        objects = copy.deepcopy(self.objects)
-        change({(document['kind'], document['metadata']['name']): document for document in objects})
+        objects = {(document['kind'], document['metadata']['name']): document for document in copy.deepcopy(self.objects)}
+        change(objects)
         problems = []
-        rules.check_objects('overlays/prod', objects, problems)
+        rules.check_objects('overlays/prod', list(objects.values()), problems)
         self.assertTrue(any(word in problem for problem in problems), f'{word} is not in {problems}')
 
     def test_a_key_that_stands_twice(self):
@@ -81,6 +81,12 @@ class Refusals(unittest.TestCase):
         self.rules_say(lambda o: o[('Service', 'producer-api')]['spec']['ports'][0].update(targetPort='web'), 'targetPort web')
         self.rules_say(lambda o: o[('Service', 'redis')]['spec'].update(selector={'app': 'x'}), 'selects no pod')
         self.rules_say(lambda o: o[worker]['spec'].update(replicas=5), 'two would decide')
+
+    def test_a_volume_of_one_pod(self):
+        monitor = lambda objects: objects[('Deployment', 'flower-lite')]['spec']
+        self.rules_say(lambda o: monitor(o).update(replicas=2), 'one replica, and strategy Recreate')
+        self.rules_say(lambda o: monitor(o)['strategy'].update(type='RollingUpdate'), 'one replica, and strategy Recreate')
+        self.rules_say(lambda o: o.pop(('PersistentVolumeClaim', 'flower-lite')), 'no PersistentVolumeClaim flower-lite')
 
     def test_pods_that_are_not_held(self):
         container = lambda o: o[('Deployment', 'producer-api')]['spec']['template']['spec']['containers'][0]

@@ -56,6 +56,11 @@ impl Program {
 
     pub(crate) fn run(name: &str, command: Recipe) -> anyhow::Result<Self> {
         let log = command.folder.join("output.log");
+        Self::run_logging(name, command, log)
+    }
+
+    /// As `run`, with the output in another file than that of its folder.
+    pub(crate) fn run_logging(name: &str, command: Recipe, log: PathBuf) -> anyhow::Result<Self> {
         let program = Self { name: name.to_owned(), log, command, child: Mutex::new(None) };
         program.spawn()?;
         Ok(program)

@@ -84,7 +84,8 @@ impl Sandbox {
         let root = status.lines().any(|line| line.starts_with("Uid:\t0\t"));
         anyhow::ensure!(
             root,
-            "a container is made of namespaces: run these tests as root, in a container if you like"
+            "the restricted-image part of `make test` (containers made of namespaces) needs root with mount rights \
+             (in Docker `--privileged`)"
         );
         let root = folder.join("root");
         fs::create_dir_all(&root)?;

@@ -2,6 +2,7 @@
 //! there: those that the documents use, with the words that they use. Anything else is refused.
 
 use super::{Cluster, image};
+use crate::document::{self, Desk};
 use crate::guard;
 use crate::program::or_give_up;
 use anyhow::{Context as _, bail, ensure};
@@ -9,8 +10,7 @@ use serde_json::json;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -55,11 +55,6 @@ impl Kubectl {
         let mut serving = JoinSet::new();
         serving.spawn(serve(cluster.clone(), listener));
         Ok(Self { folder, _serving: serving })
-    }
-
-    /// The folder to put first into PATH.
-    pub fn folder(&self) -> &Path {
-        &self.folder
     }
 }
 
@@ -238,32 +233,18 @@ fn built(cluster: &Cluster, words: &[&str]) -> anyhow::Result<Said> {
     Ok(Said::Text(String::new()))
 }
 
-/// How long a whole document may take.
-const DOCUMENT: Duration = Duration::from_secs(240);
-
 impl Kubectl {
     /// Runs a script of bash with these programs, from the root of the repository; what it printed.
     ///
     /// # Panics
     /// When it fails or takes too long, with what it printed.
     pub async fn script(&self, script: &str) -> String {
-        let path = format!("{}:/usr/local/bin:/usr/bin:/bin", self.folder.display());
-        let run = tokio::process::Command::new("bash")
-            .args(["-euo", "pipefail", "-c", script])
-            .current_dir(crate::config::repository())
-            .env("PATH", path)
-            .kill_on_drop(true)
-            .output();
-        let failed = |what: String| crate::program::give_up(&what);
-        let Ok(output) = tokio::time::timeout(DOCUMENT, run).await else {
-            failed(format!("the script takes more than {DOCUMENT:?}"))
-        };
-        let output = or_give_up(output.context("bash"));
-        let out = String::from_utf8_lossy(&output.stdout).into_owned();
-        if !output.status.success() {
-            let told = String::from_utf8_lossy(&output.stderr);
-            failed(format!("the script failed ({})\n{out}\n{told}", output.status));
-        }
-        out
+        document::shell(script, &self.desk()).await
+    }
+
+    /// Where these programs are found, from the root of the repository.
+    pub fn desk(&self) -> Desk {
+        let folder = Some(crate::config::repository().to_owned());
+        Desk { path: vec![self.folder.clone()], folder, ..Desk::default() }
     }
 }

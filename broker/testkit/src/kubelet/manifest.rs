@@ -12,6 +12,8 @@ pub struct Objects {
     pub workloads: BTreeMap<String, Workload>,
     /// Services by name.
     pub services: BTreeMap<String, ServiceSpec>,
+    /// How much each PersistentVolumeClaim asks for, by name: `10Gi`.
+    pub claims: BTreeMap<String, String>,
     /// What ConfigMaps and Secrets hold, by kind and name.
     pub data: BTreeMap<(String, String), BTreeMap<String, String>>,
 }
@@ -224,6 +226,16 @@ pub struct Volume {
     pub config_map: Option<Named>,
     /// An empty folder that goes with the pod.
     pub empty_dir: Option<Value>,
+    /// A folder that outlives the pod.
+    pub persistent_volume_claim: Option<Claim>,
+}
+
+/// A folder that outlives the pod.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Claim {
+    /// Its name.
+    pub claim_name: String,
 }
 
 /// Keys of a Secret as files.
@@ -352,6 +364,10 @@ impl Objects {
                         data.iter().map(|(key, value)| Ok((key.clone(), text(value)?))).collect();
                     objects.data.insert((kind.clone(), name.clone()), data.with_context(wrong)?);
                 }
+                "PersistentVolumeClaim" => {
+                    let size = spec["resources"]["requests"]["storage"].as_str().with_context(wrong)?;
+                    objects.claims.insert(name.clone(), size.to_owned());
+                }
                 _ => {}
             }
         }
@@ -400,7 +416,7 @@ impl Objects {
         Ok(found)
     }
 
-    /// The files of a volume; `None` for an empty folder.
+    /// The files of a volume; `None` for a folder to write to.
     ///
     /// # Errors
     /// A ConfigMap, Secret or key that is not there.
@@ -418,6 +434,10 @@ impl Objects {
             }
             Volume { config_map: Some(map), .. } => Ok(Some(self.all("ConfigMap", &map.name)?.clone())),
             Volume { empty_dir: Some(_), .. } => Ok(None),
+            Volume { persistent_volume_claim: Some(Claim { claim_name }), .. } => {
+                anyhow::ensure!(self.claims.contains_key(claim_name), "there is no claim {claim_name}");
+                Ok(None)
+            }
             Volume { name, .. } => bail!("volume {name}: this kind is not known to the stand-in"),
         }
     }

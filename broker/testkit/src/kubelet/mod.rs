@@ -57,6 +57,8 @@ struct Inner {
     counter: AtomicU32,
     rabbit: OnceLock<Rabbit>,
     redis: OnceLock<Redis>,
+    /// The folders of claims, by name.
+    claims: Mutex<BTreeMap<String, PathBuf>>,
 }
 
 /// The objects of `manifests/<overlay>` as kustomize builds them.
@@ -421,7 +423,10 @@ impl Cluster {
         for mount in &container.volume_mounts {
             let volume = workload.template.spec.volumes.iter().find(|volume| volume.name == mount.name);
             let volume = volume.with_context(|| format!("there is no volume {}", mount.name))?;
-            let outside = folder.join("volumes").join(&mount.name);
+            let outside = match &volume.persistent_volume_claim {
+                Some(claim) => self.claimed(&claim.claim_name)?,
+                None => folder.join("volumes").join(&mount.name),
+            };
             fs::create_dir_all(&outside)?;
             match objects.files(volume)? {
                 None => fs::set_permissions(&outside, fs::Permissions::from_mode(0o777))?,
@@ -434,6 +439,17 @@ impl Cluster {
             mounts.push((outside, mount.mount_path.clone(), !mount.read_only));
         }
         Ok(mounts)
+    }
+
+    /// The folder of a claim, which outlives pods.
+    fn claimed(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let mut claims = lock(&self.0.claims);
+        if let Some(folder) = claims.get(name) {
+            return Ok(folder.clone());
+        }
+        let folder = guard::folder(name)?;
+        claims.insert(name.to_owned(), folder.clone());
+        Ok(folder)
     }
 
     /// `service:port` becomes an address of this machine, for the servers.

@@ -31,7 +31,7 @@ fn the_compose_file_runs_what_the_programs_take() {
     let compose = render("compose/compose.yaml").remove(0);
     let targets = image::entry_points(&image::dockerfile());
     let mut wrong = Vec::new();
-    for program in ["producer-api", "celery-worker", "flower-lite"] {
+    for program in PROGRAMS {
         let service = &compose["services"][program];
         let env = environment(service);
         wrong.extend(strangers(program, env.keys()));
@@ -55,6 +55,12 @@ fn the_compose_file_runs_what_the_programs_take() {
                 assert_eq!(service["ports"], serde_json::json!([format!("127.0.0.1:{port}:{port}")]));
             }
         }
+        // What is kept is in volumes of Docker's, what is given comes from this folder.
+        for volume in service["volumes"].as_array().into_iter().flatten() {
+            let (from, _) = volume.as_str().unwrap().split_once(':').unwrap();
+            let given = from.starts_with('.') && repository().join("manifests/compose").join(from).is_file();
+            assert!(given || compose["volumes"].get(from).is_some(), "{program}: {from}");
+        }
         let grace = parse_duration(service["stop_grace_period"].as_str().unwrap()).unwrap();
         assert!(grace >= stopping(program, &env), "{program}: stop_grace_period {grace:?} is too short");
         // The addresses are those of its own servers.
@@ -68,6 +74,7 @@ fn the_compose_file_runs_what_the_programs_take() {
 
 #[test]
 fn the_units_set_what_the_programs_take() {
+    let guide = fs::read_to_string(repository().join("docs/deployment.md")).unwrap();
     let mut wrong = Vec::new();
     for program in PROGRAMS {
         let path = repository().join(format!("manifests/systemd/{program}.service"));
@@ -89,6 +96,15 @@ fn the_units_set_what_the_programs_take() {
         let command = values("ExecStart=").remove(0);
         assert_eq!(command.split(' ').next().unwrap(), format!("/usr/local/bin/{program}"));
         assert_eq!(values("EnvironmentFile="), [format!("/etc/celeriac/{program}.env")]);
+        // Every file that it needs is in the guide.
+        let needed = command.split(' ').filter(|word| word.starts_with("/etc/"));
+        for path in
+            needed.chain([&*format!("/usr/local/bin/{program}"), &*format!("/etc/celeriac/{program}.env")])
+        {
+            let named =
+                [path.to_owned(), path.replace(program, "NAME")].iter().any(|path| guide.contains(path));
+            assert!(named, "docs/deployment.md does not tell of {path}");
+        }
         assert_eq!(values("ProtectSystem="), ["strict"], "{program}");
         let patience = parse_duration(&values("TimeoutStopSec=")[0]).unwrap();
         assert!(patience >= stopping(program, &pairs), "{program}: TimeoutStopSec {patience:?} is too short");

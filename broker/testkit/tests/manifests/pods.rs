@@ -23,7 +23,7 @@ fn every_pod(mut check: impl FnMut(&str, &str, &Workload, &Objects) -> Vec<Strin
                 wrong.extend(found.into_iter().map(|what| format!("{name}: {what}")));
             }
         }
-        assert_eq!(seen, 3, "{name}: producer-api, celery-worker and flower-lite");
+        assert_eq!(seen, PROGRAMS.len(), "{name}: {PROGRAMS:?}");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -104,12 +104,13 @@ fn probes_ask_what_the_programs_answer() {
     let entry_points = image::entry_points(&image::dockerfile());
     let fits = |program: &str, probe: &ProbeSpec, paths: &[&str], question: &[&str]| match probe {
         ProbeSpec { http_get: Some(get), .. } => {
-            program != "celery-worker" && paths.contains(&get.path.split('?').next().unwrap())
+            !["celery-worker", "celery-beat"].contains(&program)
+                && paths.contains(&get.path.split('?').next().unwrap())
         }
         ProbeSpec { exec: Some(exec), .. } => {
             let (command, rest) = exec.command.split_first().unwrap();
             let word = rest.get(1).map(String::as_str).unwrap_or_default();
-            program == "celery-worker"
+            ["celery-worker", "celery-beat"].contains(&program)
                 && *command == entry_points[program][0]
                 && rest.first().is_some_and(|flag| flag == "--healthcheck")
                 && question.contains(&word)
@@ -146,7 +147,47 @@ fn a_service_leads_to_each_program_that_listens() {
                 "{name}"
             );
         }
-        assert!(!objects.services.contains_key("celery-worker"), "{name}: a worker has no port");
+        for program in ["celery-worker", "celery-beat"] {
+            assert!(!objects.services.contains_key(program), "{name}: {program} has no port");
+        }
+    }
+}
+
+#[test]
+fn the_schedule_of_the_base_is_one_that_beat_reads_and_tasks_of_the_worker() {
+    for name in KUSTOMIZATIONS {
+        let objects = Objects::read(&render(name)).unwrap();
+        let beat = &objects.workloads["celery-beat"];
+        let env = environment(beat, &objects);
+        // More than one must share their schedule, or everything is sent twice.
+        assert!(env.contains_key("CELERY_BEAT_SHARED_SCHEDULE"), "{name}");
+        let [flag, path] = container(beat).args.as_slice() else {
+            panic!("{name}: {:?}", container(beat).args)
+        };
+        let (folder, file) = path.rsplit_once('/').unwrap();
+        let mount = container(beat).volume_mounts.iter().find(|mount| mount.mount_path == folder).unwrap();
+        let volume = beat.template.spec.volumes.iter().find(|volume| volume.name == mount.name).unwrap();
+        let files = objects.files(volume).unwrap().unwrap();
+        let (_, entries) = celery_worker::beat::entry::take(&files[file]).unwrap();
+        assert_eq!((flag.as_str(), entries.is_empty()), ("--config", false), "{name}");
+        assert!(entries.iter().all(|entry| entry.signature.task.as_str().starts_with("demo.")), "{name}");
+    }
+}
+
+/// The history and what SQLite needs beside it (its journal, and pages that are freed later) fit on the volume.
+#[test]
+fn the_history_fits_on_its_volume() {
+    for name in KUSTOMIZATIONS {
+        let objects = Objects::read(&render(name)).unwrap();
+        let monitor = &objects.workloads["flower-lite"];
+        let env = environment(monitor, &objects);
+        let (folder, _) = env["FLOWER_DB"].rsplit_once('/').unwrap();
+        let mount = container(monitor).volume_mounts.iter().find(|mount| mount.mount_path == folder).unwrap();
+        let volume = monitor.template.spec.volumes.iter().find(|volume| volume.name == mount.name).unwrap();
+        let claim = &objects.claims[&volume.persistent_volume_claim.as_ref().unwrap().claim_name];
+        let room = claim.strip_suffix("Gi").unwrap().parse::<u64>().unwrap() * 1024;
+        let history: u64 = env["FLOWER_MAX_DB_SIZE"].parse().unwrap();
+        assert!(history * 5 <= room * 4, "{name}: {history} MiB of history on {claim}");
     }
 }
 

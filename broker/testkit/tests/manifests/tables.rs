@@ -69,6 +69,8 @@ pub(crate) fn stopping(program: &str, env: &BTreeMap<String, String>) -> Duratio
             let grace = values.duration("worker_shutdown_grace");
             grace.expect("a worker that an orchestrator stops needs worker_shutdown_grace") + seconds(15)
         }
+        // To send what is under way and close, and to close the client.
+        "celery-beat" => seconds(15),
         _ => seconds(10),
     }
 }
