@@ -141,6 +141,9 @@ impl World {
                 return Ok(count);
             }
             wait::nothing_for(pause).await;
+            for (number, worker) in self.workers.iter().enumerate() {
+                worker.still_running().with_context(|| format!("worker {number} ended by itself"))?;
+            }
             count += 1;
             let victim = usize::try_from(dice.below(WORKERS as u64))?;
             // One kind after the other, so that a short soak has all of them.
@@ -158,13 +161,16 @@ impl World {
                 3 => {
                     println!("soak: worker {victim} is told to stop");
                     self.workers[victim].term();
-                    self.workers[victim].wait_exit(BOOT).await;
+                    let status = self.workers[victim].wait_exit(BOOT).await;
+                    let told = || self.workers[victim].log_tail();
+                    ensure!(status.success(), "worker {victim} did not stop cleanly ({status}): {}", told());
                     self.replace(victim).await;
                 }
                 _ => {
                     println!("soak: worker {victim} is frozen for a while");
                     self.workers[victim].pause();
                     wait::nothing_for(Duration::from_millis(1_000 + dice.below(2_000))).await;
+                    self.workers[victim].still_running().context("a frozen worker ended")?;
                     self.workers[victim].resume();
                 }
             }

@@ -151,22 +151,3 @@ fn links_between_documents_hold() {
     }
     none(&bad, "these links lead nowhere");
 }
-
-#[test]
-fn architecture_names_every_folder() {
-    let architecture = sources().into_iter().find(|file| file.path == "docs/architecture.md");
-    let text = architecture.map(|file| file.text).unwrap_or_default();
-    let mut missing = BTreeSet::new();
-    for file in rust().iter().filter(|file| file.path.contains("/src/") && file.is_product()) {
-        let inside = file.path.split_once("/src/").map_or("", |(_, inside)| inside);
-        for folder in inside.split('/').rev().skip(1).filter(|folder| *folder != "bin") {
-            if !text.contains(&format!("{folder}/")) && !text.contains(&format!("`{folder}`")) {
-                missing.insert(format!("{folder}/ ({})", file.path));
-            }
-        }
-    }
-    none(
-        &missing.into_iter().collect::<Vec<_>>(),
-        "describe these folders in docs/architecture.md, section 3",
-    );
-}

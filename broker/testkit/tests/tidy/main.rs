@@ -3,9 +3,11 @@
 //! Each check is a test of its own, so that a failure names the rule. There are no other checks in CI.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod architecture;
 mod boundaries;
 mod dependencies;
 mod files;
+mod scripts;
 
 use celery_testkit::config::repository;
 use std::fs;
