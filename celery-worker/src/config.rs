@@ -515,6 +515,7 @@ impl Settings {
             soft_shutdown_timeout: config.duration("worker_soft_shutdown_timeout").unwrap_or_default(),
             soft_shutdown_on_idle: config.boolean("worker_enable_soft_shutdown_on_idle"),
             sigterm_is_cold: config.text("remap_sigterm") == Some("SIGQUIT"),
+            running_lease: defaults.running_lease,
             cancel_on_connection_loss: config.boolean("worker_cancel_long_running_tasks_on_connection_loss"),
             task_threads: None,
             logfile: config.text("worker_logfile").map(str::to_owned),

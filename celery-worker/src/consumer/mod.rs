@@ -8,6 +8,7 @@ pub(crate) mod admit;
 pub(crate) mod cluster_limit;
 mod decode;
 pub(crate) mod eta;
+mod look_up;
 mod order;
 pub(crate) mod prefetch;
 pub(crate) mod rate_limit;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use celery_broker::{BrokerError, Consumer, ConsumerEvent, Delivery, QueueSpec, Requeue};
-use celery_protocol::{RawMessage, ResultMeta, TaskId, TaskName};
+use celery_protocol::{RawMessage, TaskName};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -29,6 +30,7 @@ use admit::{Revocation, Verdict};
 use cluster_limit::ClusterLimit;
 use decode::Arrival;
 use eta::Heap;
+use look_up::LookedUp;
 pub(crate) use order::{HeldJob, Order};
 use prefetch::Prefetch;
 use rate_limit::Limiter;
@@ -46,8 +48,8 @@ const BATCH: usize = 256;
 const TICK: Duration = Duration::from_millis(500);
 /// How long the broker may take to end the subscriptions at shutdown.
 const STOP_DEADLINE: Duration = Duration::from_secs(1);
-/// How long the look-up of redelivered calls may take before they are run anyway.
-const LOOKUP_DEADLINE: Duration = Duration::from_secs(3);
+/// How long the booking of a start may take before the limit holds in this worker alone.
+const BOOKING_DEADLINE: Duration = Duration::from_secs(3);
 /// Far-off messages on their way back to the broker at the same time.
 const MAX_FAR: usize = 256;
 /// When a far-off message is tried again that found no room among those.
@@ -86,9 +88,6 @@ pub(crate) struct Intake {
     failure: Option<BrokerError>,
 }
 
-/// Redelivered jobs, each with the result of an earlier run that was completed.
-type LookedUp = Vec<(Arc<Job>, Option<Box<ResultMeta>>)>;
-
 /// A job, and how long it has to wait by the store's word.
 type Booked = (Arc<Job>, Option<Duration>);
 
@@ -99,8 +98,18 @@ type PutOff = (SystemTime, Arc<Job>, Result<(), BrokerError>);
 #[derive(Debug)]
 struct Held {
     job: Arc<Job>,
-    /// It has its rate limit's permission for that time.
-    booked: bool,
+    wait: Wait,
+}
+
+/// What a held job waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// For its ETA, or for the broker to take it over.
+    Time,
+    /// For its turn: it has its rate limit's permission for that time.
+    Turn,
+    /// For its end on another worker.
+    Elsewhere,
 }
 
 impl Intake {
@@ -241,7 +250,7 @@ impl Intake {
         let again = job.request.delivery().redelivered || beat::is_sent_again(job.request.custom_headers());
         // What has begun is beyond expiry and revocation.
         let Some(job) = (if again { self.adopted(job) } else { Some(job) }) else { return };
-        let suspect = again && self.may_be_done(&job);
+        let suspect = again && self.may_be_known(&job);
         let verdict = self.engine.admit(&job, now);
         if let Verdict::Never(why) = verdict
             && !suspect
@@ -280,10 +289,6 @@ impl Intake {
         }
     }
 
-    fn may_be_done(&self, job: &Job) -> bool {
-        self.engine.settings.deduplicate && job.rules.acks_late && !job.rules.ignore_result
-    }
-
     /// Starts a job unless its task has a rate limit that says later.
     fn rate_limited(&mut self, job: Arc<Job>, now: SystemTime, ready: &mut Vec<Arc<Job>>) {
         if let Some(limit) = self.paces.get(job.request.task()) {
@@ -293,7 +298,7 @@ impl Intake {
             None => ready.push(job),
             Some(limiter) => match limiter.book(now) {
                 start if start <= now => ready.push(job),
-                start => self.hold(start, Held { job, booked: true }),
+                start => self.hold(start, Held { job, wait: Wait::Turn }),
             },
         }
     }
@@ -303,7 +308,7 @@ impl Intake {
         let (cluster, key, pace) = (self.engine.celery.cluster(), limit.key(&job.request), limit.pace);
         self.bookings.push(Box::pin(async move {
             let Some(cluster) = cluster else { return (job, None) };
-            let wait = match tokio::time::timeout(LOOKUP_DEADLINE, cluster.book(&key, pace)).await {
+            let wait = match tokio::time::timeout(BOOKING_DEADLINE, cluster.book(&key, pace)).await {
                 Ok(Ok(wait)) => Some(wait),
                 Ok(Err(err)) => {
                     tracing::warn!(%err, task = %job.request.task(), "the limit holds in this worker alone");
@@ -328,7 +333,7 @@ impl Intake {
         if start <= now {
             self.engine.pool.start([job]);
         } else {
-            self.hold(start, Held { job, booked: true });
+            self.hold(start, Held { job, wait: Wait::Turn });
         }
     }
 
@@ -345,10 +350,10 @@ impl Intake {
     fn put_off(&mut self, due: SystemTime, job: Arc<Job>, now: SystemTime) {
         let delay = due.duration_since(now).unwrap_or_default();
         if delay <= self.engine.settings.eta_horizon {
-            return self.hold(due, Held { job, booked: false });
+            return self.hold(due, Held { job, wait: Wait::Time });
         }
         if self.far.len() >= MAX_FAR {
-            return self.hold(now + FAR_AGAIN, Held { job, booked: false });
+            return self.hold(now + FAR_AGAIN, Held { job, wait: Wait::Time });
         }
         let celery = self.engine.celery.clone();
         self.far.push(Box::pin(async move {
@@ -368,7 +373,7 @@ impl Intake {
             Err(error) => {
                 tracing::warn!(id = %job.request.id(), %error, "due far off, but the broker cannot hold it");
                 if job.is_live() {
-                    self.hold(due.min(self.engine.now() + FAR_REFUSED), Held { job, booked: false });
+                    self.hold(due.min(self.engine.now() + FAR_REFUSED), Held { job, wait: Wait::Time });
                 }
             }
         }
@@ -384,58 +389,22 @@ impl Intake {
     /// Starts what is due.
     async fn release(&mut self) {
         let now = self.engine.now();
-        let (mut ready, mut over) = (Vec::new(), Vec::new());
+        let (mut ready, mut suspects, mut over) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(held) = self.held.pop_due(now) {
+            if held.wait == Wait::Elsewhere {
+                suspects.push(held.job);
+                continue;
+            }
             match self.engine.admit(&held.job, now) {
                 Verdict::Never(why) => over.push(self.revoked(held.job, why, now)),
                 // Its turn has not come yet; perhaps the broker takes it over now.
                 Verdict::Later(due) => self.put_off(due, held.job, now),
-                Verdict::Run if held.booked => ready.push(held.job),
+                Verdict::Run if held.wait == Wait::Turn => ready.push(held.job),
                 Verdict::Run => self.rate_limited(held.job, now, &mut ready),
             }
         }
         self.engine.pool.start(ready);
-        self.hand_on(over).await;
-    }
-
-    /// Asks the result store about redelivered jobs: one whose result is SUCCESS only lacks its ack.
-    fn look_up(&mut self, suspects: Vec<Arc<Job>>) {
-        if suspects.is_empty() {
-            return;
-        }
-        let backend = self.engine.celery.backend().clone();
-        self.lookups.push(Box::pin(async move {
-            let ids: Vec<TaskId> = suspects.iter().map(|job| job.request.id().clone()).collect();
-            let mut metas = match tokio::time::timeout(LOOKUP_DEADLINE, backend.get_many(&ids)).await {
-                Ok(Ok(metas)) => metas,
-                Ok(Err(err)) => {
-                    tracing::warn!(%err, "redelivered tasks are run without a look at their results");
-                    Vec::new()
-                }
-                Err(_) => Vec::new(),
-            };
-            let mut done = |index: usize| {
-                let meta = metas.get_mut(index).and_then(Option::take)?;
-                (meta.status == celery_protocol::TaskState::Success).then(|| Box::new(meta))
-            };
-            suspects.into_iter().enumerate().map(|(index, job)| (job, done(index))).collect()
-        }));
-    }
-
-    async fn looked_up(&mut self, jobs: LookedUp) {
-        let now = self.engine.now();
-        let (mut ready, mut over) = (Vec::new(), Vec::new());
-        for (job, done) in jobs {
-            if let Some(meta) = done {
-                tracing::info!("Task {}[{}] has been completed before", job.request.task(), job.request.id());
-                metrics::counter!("celery_worker_deduplicated_total").increment(1);
-                let settlement = settle::completed_before(&job.request, meta.result);
-                over.push(Finished { ticket: Ticket::Job(job), settlement });
-            } else if job.is_live() {
-                self.rate_limited(job, now, &mut ready);
-            }
-        }
-        self.engine.pool.start(ready);
+        self.look_up(suspects);
         self.hand_on(over).await;
     }
 

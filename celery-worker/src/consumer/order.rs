@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::admit::Verdict;
 use super::rate_limit::Limiter;
-use super::{Held, Intake};
+use super::{Held, Intake, Wait};
 use crate::pool::Job;
 
 /// A request to the intake, with the way to answer it.
@@ -91,7 +91,7 @@ impl Intake {
             },
         }
         self.fallbacks.remove(task);
-        let waiting = self.held.take(|held| held.booked && held.job.request.task() == task);
+        let waiting = self.held.take(|held| held.wait == Wait::Turn && held.job.request.task() == task);
         let (now, mut ready) = (self.engine.now(), Vec::new());
         for held in waiting {
             self.rate_limited(held.job, now, &mut ready);
@@ -107,7 +107,14 @@ impl Intake {
             _ => None,
         };
         let mut jobs = engine.pool.take_back(|job| verdict(job).is_some());
-        jobs.extend(self.held.take(|held| verdict(&held.job).is_some()).into_iter().map(|held| held.job));
+        // One that runs elsewhere is revoked there.
+        let idle = |held: &Held| held.wait != Wait::Elsewhere;
+        jobs.extend(
+            self.held
+                .take(|held| idle(held) && verdict(&held.job).is_some())
+                .into_iter()
+                .map(|held| held.job),
+        );
         let ids = jobs.iter().map(|job| job.request.id().clone()).collect();
         let over = jobs.into_iter().filter_map(|job| {
             let why = verdict(&job)?;
@@ -122,7 +129,7 @@ impl Intake {
 impl HeldJob {
     fn new(due: SystemTime, held: &Held) -> HeldJob {
         // A far-off one may only wait for its turn to be handed to the broker.
-        let due = held.job.request.eta().filter(|_| !held.booked).unwrap_or(due);
-        HeldJob { due, job: held.job.clone(), rate_limited: held.booked }
+        let due = held.job.request.eta().filter(|_| held.wait == Wait::Time).unwrap_or(due);
+        HeldJob { due, job: held.job.clone(), rate_limited: held.wait == Wait::Turn }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use celery_broker::{Called, Celery, ConsumeOptions, clock::Clock};
 use celery_protocol::options::TaskOptions;
-use celery_protocol::{Body, Headers, Message, QueueName, WireTime};
+use celery_protocol::{Body, Headers, Message, QueueName, TaskId, WireTime};
 use tokio::time::Instant;
 
 use super::*;

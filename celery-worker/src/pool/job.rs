@@ -29,6 +29,8 @@ pub(crate) struct Job {
     pub(crate) kill: AtomicBool,
     /// The child process that runs it; 0 is this process.
     pid: AtomicU32,
+    /// Other workers have been told that it runs.
+    leased: AtomicBool,
 }
 
 impl Job {
@@ -54,7 +56,18 @@ impl Job {
             _called: called,
             kill: AtomicBool::new(false),
             pid: AtomicU32::new(0),
+            leased: AtomicBool::new(false),
         }
+    }
+
+    /// Other workers are told that it runs.
+    pub(super) fn lease(&self) {
+        self.leased.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether they have been.
+    pub(crate) fn has_lease(&self) -> bool {
+        self.leased.load(Ordering::SeqCst)
     }
 
     /// It runs in this child process.

@@ -7,6 +7,7 @@
 pub(crate) mod autoscale;
 pub(crate) mod crashes;
 mod job;
+pub(crate) mod leases;
 pub(crate) mod process;
 mod queue;
 

@@ -21,6 +21,7 @@ use super::apply::{self, Publishing};
 use super::patience::{Patience, Stuck};
 use super::settle::{self, Disposition, Settlement, Step};
 use super::{Finished, Ticket, chord};
+use crate::pool::leases;
 use crate::worker::engine::Engine;
 
 /// The most results stored in one round trip.
@@ -90,7 +91,7 @@ async fn settle_batch(engine: &Engine, batch: Vec<Finished>) {
         engine.emitter.emit(EventBody::Task(event));
     }
     for (ticket, disposition) in tickets {
-        ticket.settle(if stored { disposition } else { Disposition::Requeue });
+        settle(engine, ticket, if stored { disposition } else { Disposition::Requeue }).await;
     }
 }
 
@@ -100,10 +101,24 @@ pub(crate) async fn settle_one(engine: &Engine, finished: Finished) {
     let _settling = engine.settling.begin(ticket.job().cloned().into_iter().collect());
     let Settlement { task_id, steps, disposition } = settlement;
     match perform(engine.ground(), task_id.as_ref(), steps).await {
-        Ok(()) => ticket.settle(disposition),
-        Err(Trouble::GiveUp) => ticket.settle(Disposition::Requeue),
+        Ok(()) => settle(engine, ticket, disposition).await,
+        Err(Trouble::GiveUp) => settle(engine, ticket, Disposition::Requeue).await,
         Err(Trouble::Refused(problem)) => fail_instead(engine, ticket, &problem).await,
     }
+}
+
+/// Settles the message, and tells other workers that know of the job.
+async fn settle(engine: &Engine, ticket: Ticket, disposition: Disposition) {
+    let Some(job) = ticket.job().filter(|job| job.has_lease()).cloned() else {
+        return ticket.settle(disposition);
+    };
+    if disposition != Disposition::Requeue && !job.is_live() {
+        // First of all: its message may be on its way to anybody.
+        leases::end(engine, &job, true).await;
+        return ticket.settle(disposition);
+    }
+    ticket.settle(disposition);
+    leases::end(engine, &job, false).await;
 }
 
 /// What steps are carried out on.
@@ -192,7 +207,7 @@ pub(super) fn perform_with<'a>(
 /// failed already.
 async fn fail_instead(engine: &Engine, ticket: Ticket, problem: &str) {
     let Some(job) = ticket.job().cloned() else {
-        return ticket.settle(Disposition::Discard);
+        return settle(engine, ticket, Disposition::Discard).await;
     };
     tracing::error!(id = %job.request.id(), problem, "a follow-up of this task cannot be published; the task fails");
     let (wants, now) = (engine.wants(job.rules), SystemTime::now());
@@ -207,12 +222,12 @@ async fn fail_instead(engine: &Engine, ticket: Ticket, problem: &str) {
         }
     }
     if perform(engine.ground(), task_id.as_ref(), others).await.is_err() {
-        return ticket.settle(Disposition::Requeue);
+        return settle(engine, ticket, Disposition::Requeue).await;
     }
     if let Err(Trouble::Refused(problem)) = perform(engine.ground(), task_id.as_ref(), errbacks).await {
         tracing::error!(id = %job.request.id(), problem, "its errbacks cannot be published either");
     }
-    ticket.settle(disposition);
+    settle(engine, ticket, disposition).await;
 }
 
 /// Stores results, trying again while the store is unreachable. False when patience is at an end.

@@ -13,6 +13,7 @@ use celery_protocol::{Nodename, TaskId, TaskName, TaskState, pyjson};
 use serde_json::json;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::catalog::{Catalog, Rules};
 use super::settings::Settings;
@@ -54,6 +55,8 @@ pub(crate) struct Engine {
     pub(crate) abandoned: Arc<AtomicU64>,
     /// To the other services.
     pub(crate) lines: Lines,
+    /// This worker, and none that had its name before.
+    pub(crate) instance: String,
     /// The connection is back: what was revoked meanwhile is to be looked up.
     pub(crate) resync: Notify,
     revoked: Mutex<Revoked<TaskId>>,
@@ -93,6 +96,7 @@ impl Engine {
             emitter: celery.event_emitter(nodename.as_str()),
             abandoned: Arc::default(),
             resync: Notify::new(),
+            instance: Uuid::new_v4().simple().to_string(),
             revoked: Mutex::new(Revoked::new(settings.revoke_expires)),
             changed: AtomicBool::new(false),
             cluster_limits: settings.parsed_cluster_limits(),

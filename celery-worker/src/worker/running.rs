@@ -19,7 +19,7 @@ use super::{Stopped, Worker, WorkerError, WorkerHandle};
 use crate::consumer::Intake;
 use crate::consumer::prefetch::Prefetch;
 use crate::context::Interrupt;
-use crate::pool::{autoscale, crashes};
+use crate::pool::{autoscale, crashes, leases};
 use crate::trace::{overdue, settler};
 use crate::{control, heartbeat};
 
@@ -87,6 +87,7 @@ impl Running {
         if engine.settings.autoscale.is_some() {
             side.spawn("autoscale", autoscale::run(engine.clone(), stop_side.clone()));
         }
+        side.spawn("leases", leases::run(engine.clone(), stop_side.clone()));
         side.spawn("revocations", control::revocations::run(engine.clone(), stop_side.clone()));
         if engine.settings.remote_control {
             let node = engine.celery.control_node(&engine.nodename);
@@ -251,6 +252,7 @@ impl Running {
         // Cut off in good order: that is no crash.
         for job in &running {
             crashes::end(&self.engine, job).await;
+            leases::end(&self.engine, job, false).await;
         }
         false
     }

@@ -87,6 +87,9 @@ pub struct Settings {
     /// (`worker_cancel_long_running_tasks_on_connection_loss`). Default: false; a task that still runs takes its
     /// redelivered message over.
     pub cancel_on_connection_loss: bool,
+    /// How long other workers of the result store believe that a task still runs here after this one was last heard of: its
+    /// message, if they get it, waits so long. Tasks that take less than a third of it are not told of. Default: 30 s.
+    pub running_lease: Duration,
     /// Threads that run async tasks. Default: the number of CPUs, at most the concurrency.
     pub task_threads: Option<usize>,
     /// Where the process writes its log, for `request.logfile` and `stats`. Default: none (standard error).
@@ -167,6 +170,7 @@ impl Default for Settings {
             soft_shutdown_on_idle: false,
             sigterm_is_cold: false,
             cancel_on_connection_loss: false,
+            running_lease: Duration::from_secs(30),
             task_threads: None,
             logfile: None,
         }

@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use celery_broker::ExchangeSpec;
-use celery_protocol::{TaskState, WireTime};
+use celery_broker::{ExchangeSpec, QueueSpec};
+use celery_protocol::{QueueName, TaskId, TaskState, WireTime};
 use celery_testkit::{Python, Rabbit, Redis, wait};
 use celery_worker::{Settings, Stopped};
 use serde_json::json;
@@ -146,5 +146,50 @@ async fn a_task_that_has_ended_and_waits_for_the_store_is_not_run_again() {
     assert_eq!(stage.end_of(&id).await.status, TaskState::Success);
     stage.drained("celery").await;
     assert_eq!(stage.witness.runs.load(Ordering::SeqCst), 1);
+    worker.stop().await;
+}
+
+/// The message of a task that has taken too long goes to whomever the broker likes, and was run there beside the first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_longer_than_the_brokers_patience_runs_once_among_several_workers() {
+    let rabbit =
+        Rabbit::start_with("consumer_timeout = 2000", "+S 1:1 -rabbit channel_tick_interval 500").await;
+    let stage = Stage::on_own(rabbit).await;
+    let lease = |own: &mut Settings| own.running_lease = Duration::from_secs(3);
+    let first = stage.run(stage.worker().await.configure(lease)).await;
+    let long = stage.call("t.sleep", json!([9_000])).await;
+    // This one ends badly; that it has ended at all is known to the others all the same.
+    let mut limited = stage.message("t.sleep", json!([60_000])).encode();
+    limited.headers.insert("timelimit".into(), json!([6.0, null]));
+    let failing = TaskId::parse(limited.headers["id"].as_str().unwrap()).unwrap();
+    stage.publish_raw("celery", limited).await;
+    running(&stage, 2).await;
+    let second = stage.run(stage.worker().await.configure(lease)).await;
+    assert_eq!(stage.end_of(&failing).await.exception().unwrap().exc_type, "TimeLimitExceeded");
+    assert_eq!(stage.end_of(&long).await.status, TaskState::Success);
+    stage.drained("celery").await;
+    assert_eq!(stage.witness.runs_of_sleep.load(Ordering::SeqCst), 2);
+    let log = stage.rabbit().await.process().log();
+    assert!(log.contains("timed out waiting for delivery acknowledgement"), "{log}");
+    first.stop().await;
+    second.stop().await;
+}
+
+/// A worker that is said to run a task, and of which nothing more is heard.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_whose_worker_is_not_heard_of_any_more_is_run() {
+    let stage = Stage::new("lease").await;
+    let message = stage.message("t.count", json!([]));
+    let key = format!("running:{}:0", message.headers.id);
+    let notes = stage.celery.notes().unwrap();
+    notes.put(&key, b"somebody", Duration::from_secs(5)).await.unwrap();
+    stage.celery.declare(&QueueSpec::new(QueueName::parse("celery").unwrap())).await.unwrap();
+    stage.publish(&message).await;
+    stage.give_back("celery").await;
+    let lease = |own: &mut Settings| own.running_lease = Duration::from_secs(1);
+    let worker = stage.run(stage.worker().await.configure(lease)).await;
+    assert_eq!(stage.end_of(&message.headers.id).await.status, TaskState::Success);
+    assert_eq!(notes.get(&key).await.unwrap(), None, "it was run while another worker had it");
+    stage.drained("celery").await;
     worker.stop().await;
 }
