@@ -1,5 +1,5 @@
-//! Images without an engine: what the Dockerfile says of each, and a container's root folder with nothing in it but
-//! glibc, the certificates and the program. The restrictions of the manifest hold: user, no privileges, read-only root.
+//! Images without an engine: what the Dockerfile says of each, and a container's root folder with nothing in it but the
+//! libraries that the program is linked to (of glibc; a test holds that), the certificates and the program. The restrictions of the manifest hold: user, no privileges, read-only root.
 
 use crate::program::{Program, Recipe, or_give_up};
 use crate::{config, guard};
@@ -104,16 +104,14 @@ impl Sandbox {
         let root = quoted(&root.to_string_lossy());
         let mut text = format!(
             "set -e\nprintf %s {host} >/proc/sys/kernel/hostname\nmount -t tmpfs -o mode=0755 tmpfs {root}\ncd {root}\n\
-             mkdir -p proc dev etc usr/lib usr/local/bin tmp\nmount --rbind /proc proc\n\
+             mkdir -p proc dev etc/ssl usr/local/bin tmp\nmount --rbind /proc proc\n\
              for name in null zero urandom random; do touch dev/$name; mount --bind /dev/$name dev/$name; done\n\
-             mount --bind /usr/lib usr/lib; mount -o remount,bind,ro usr/lib\n\
-             for name in lib lib64; do\n\
-             if [ -L /$name ]; then cp -P /$name $name; else mkdir $name; mount --bind /$name $name; fi; done\n\
-             if [ -L /lib64 ] && [ -d /usr/lib64 ]; then mkdir usr/lib64; mount --bind /usr/lib64 usr/lib64; fi\n\
-             mkdir -p etc/ssl; [ ! -d /etc/ssl ] || mount --bind /etc/ssl etc/ssl\n\
-             [ ! -e /etc/ld.so.cache ] || cp /etc/ld.so.cache etc/\n\
-             echo '127.0.0.1 localhost' >etc/hosts\n",
+             for file in $(ldd {program} | grep -o '/[^ ]*'); do\n\
+             mkdir -p .${{file%/*}}; touch .$file; mount --bind $file .$file; mount -o remount,bind,ro .$file; done\n\
+             [ ! -d /etc/ssl ] || mount --bind /etc/ssl etc/ssl\n\
+             echo '127.0.0.1 localhost' >etc/hosts\necho 'nonroot:x:65532:65532::/nonexistent:' >etc/passwd\n",
             host = quoted(&self.hostname),
+            program = quoted(&self.program.0.to_string_lossy()),
         );
         let (outside, inside) = &self.program;
         let inside = quoted(inside.trim_start_matches('/'));
