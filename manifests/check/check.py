@@ -4,9 +4,9 @@
 
 Every kustomization is built and each object held strictly against the schemas of the oldest and the newest supported
 Kubernetes; custom resources against schemas.yaml, and with --crds also against published definitions in that folder.
-Then what the objects say about each other, the rules for pods, alerts, the dashboard, Dockerfiles and systemd units.
-All that is wrong is told at once. What the programs themselves have to say (settings, ports, probes, images) is compared
-in broker/testkit/tests/manifests/.
+Then what the objects say about each other, the rules for pods, variables and ports, alerts, the dashboard, Dockerfiles and
+systemd units. All that is wrong is told at once. What the programs themselves have to say (settings, ports, probes, images)
+is compared in broker/testkit/tests/manifests/.
 """
 import glob
 import json
@@ -23,6 +23,7 @@ from referencing import Registry, Resource
 
 import kubernetes_validate
 from rules import check_objects
+from settings import check_settings
 from render import MANIFESTS, TOOLS, Refused, build, documents
 
 OLDEST, NEWEST = '1.31.0', '1.37.0'
@@ -284,6 +285,7 @@ def main(arguments):
     check_schemas(builds, kubernetes, definitions, problems)
     for name, objects in builds.items():
         check_objects(name, objects, problems)
+        check_settings(name, objects, problems)
     check_components(problems)
     check_yaml(problems)
     check_alerts(problems)

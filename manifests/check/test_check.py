@@ -9,6 +9,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import check  # noqa: E402
 import render  # noqa: E402
 import rules  # noqa: E402
+import settings  # noqa: E402
 
 
 class Refusals(unittest.TestCase):
@@ -81,6 +82,23 @@ class Refusals(unittest.TestCase):
         self.rules_say(lambda o: o[('Service', 'producer-api')]['spec']['ports'][0].update(targetPort='web'), 'targetPort web')
         self.rules_say(lambda o: o[('Service', 'redis')]['spec'].update(selector={'app': 'x'}), 'selects no pod')
         self.rules_say(lambda o: o[worker]['spec'].update(replicas=5), 'two would decide')
+
+    def settings_say(self, change, word):
+        objects = {(document['kind'], document['metadata']['name']): document for document in copy.deepcopy(self.objects)}
+        change(objects)
+        problems = []
+        settings.check_settings('overlays/prod', list(objects.values()), problems)
+        self.assertTrue(any(word in problem for problem in problems), f'{word} is not in {problems}')
+
+    def test_variables_and_ports_of_the_programs(self):
+        api = lambda objects: objects[('Deployment', 'producer-api')]['spec']['template']['spec']['containers'][0]
+        self.settings_say(lambda o: api(o)['env'][0].update(name='PRODUCER_API_BINT'), 'no setting with the variable PRODUCER_API_BINT')
+        self.settings_say(lambda o: api(o)['ports'][0].update(containerPort=8081), "the ports ['8081'], its variables ['8080']")
+        maps = lambda o: next(document for (kind, name), document in o.items() if kind == 'ConfigMap' and name.startswith('celery-worker-'))
+        self.settings_say(lambda o: maps(o)['data'].update(CELERY_WORKER_CONCURENCY='8'), 'variable CELERY_WORKER_CONCURENCY')
+        problems = []
+        settings.check_settings('overlays/prod', self.objects, problems)
+        self.assertEqual(problems, [])
 
     def test_a_volume_of_one_pod(self):
         monitor = lambda objects: objects[('Deployment', 'flower-lite')]['spec']

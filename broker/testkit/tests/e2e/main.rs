@@ -15,6 +15,7 @@ mod malformed;
 mod monitors;
 mod outage;
 mod pages;
+mod pages_of_text;
 mod python_client;
 mod python_worker;
 mod remote_control;

@@ -1,12 +1,13 @@
 //! The table of settings of docs/migration.md: each setting of the Celery that is installed has a row, and what stands
 //! beside it is what the programs' tables say. And docs/deployment.md: its commands make what the overlay needs.
 
-use crate::tables::{PROGRAMS, table};
-use celery_broker::config::Setting;
+use crate::tables::{PROGRAMS, started, strangers, table};
+use celery_broker::config::{Layered, Setting, Sources};
 use celery_testkit::Python;
 use celery_testkit::config::repository;
 use celery_testkit::document::{Desk, blocks, shell};
 use celery_testkit::kubelet::image;
+use celery_worker::beat::entry;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -150,6 +151,48 @@ async fn the_commands_of_the_deployment_guide_make_what_prod_needs() {
     for program in ["producer-api", "flower-lite"] {
         assert!(built.contains(&format!("image: registry.example.com/celeriac/{program}:")), "{program}");
     }
+}
+
+/// Files that documents show are read by the programs they are for.
+#[test]
+fn the_settings_that_documents_show_are_settings() {
+    let shown = [
+        ("docs/beat.md", "celery-beat"),
+        ("docs/configuration.md", "celery-worker"),
+        ("docs/operations.md", "celery-worker"),
+        ("docs/monitor.md", "flower-lite"),
+    ];
+    for (document, program) in shown {
+        let page = blocks(document);
+        let files: Vec<_> = page.iter().filter(|block| block.language == "toml").collect();
+        assert!(!files.is_empty(), "{document}");
+        for block in files {
+            let (rest, _) = entry::take(&block.text).unwrap();
+            let sources = Sources { flag: &|_| None, env: &|_| None, file: Some((document, &rest)) };
+            if let Err(error) = Layered::load(&[&table(program)], &sources) {
+                panic!("{document}:{}: {error}", block.line);
+            }
+        }
+    }
+    // Entries of a schedule that is edited, and a variable.
+    let page = blocks("docs/beat.md");
+    let lines = page.iter().filter(|block| block.language == "sh").flat_map(|block| block.text.lines());
+    let mut edits = 0;
+    for line in lines.filter(|line| line.starts_with("redis-cli HSET ")) {
+        let words: Vec<&str> = line.splitn(5, ' ').collect();
+        let value = words[4].trim_matches('\'');
+        let written = serde_json::json!({words[3]: serde_json::from_str::<Value>(value).unwrap()});
+        entry::read(written.as_object().unwrap())
+            .unwrap_or_else(|error| panic!("docs/beat.md: {line}: {error}"));
+        edits += 1;
+    }
+    assert_eq!(edits, 2);
+    let page = blocks("docs/operations.md");
+    let block = page.iter().find(|block| block.text.starts_with("CELERY_")).unwrap();
+    let (name, value) = block.text.trim().split_once('=').unwrap();
+    let env = [(name.to_owned(), value.trim_matches('\'').to_owned())].into();
+    assert_eq!(strangers("celery-worker", [&name.to_owned()]), Vec::<String>::new());
+    started("celery-worker", &env).unwrap();
 }
 
 /// A setting that both have has a row that says so.

@@ -6,6 +6,7 @@
 mod architecture;
 mod boundaries;
 mod dependencies;
+mod documents;
 mod files;
 mod scripts;
 
