@@ -3,7 +3,7 @@
     remote_control.py REFERENCE QUEUE JUDGED QUEUE
 
 names two running workers with one slot each, and the queue that each consumes from. Every command of `celery inspect` and
-`celery control` is put to both, and after each change the effect is looked up. Prints one JSON object: `asked`, the
+`celery control` is put to both, and after each change the effect is looked up; in the end both are shut down. Prints one JSON object: `asked`, the
 number of commands, and `differences`, where each answer of the judged worker differs from the reference.
 
 Ids, names of nodes and queues are replaced by the same words on both sides; numbers are compared by type, texts exactly.
@@ -16,6 +16,7 @@ import sys
 import time
 
 from celery.bin.celery import celery as command_line
+from celery.worker.control import Panel
 
 from peer_app import add, app, sleep
 
@@ -216,6 +217,9 @@ def main():
             compare(f'{look[0]} after {" ".join(words)}', shown)
     for side in sides:
         side.until(lambda side=side: side.running.state == 'REVOKED', 'the terminated task is not REVOKED')
+    compare('shutdown', [side.command('control', ['shutdown']) for side in sides])
+    tried = {words[0] for words in LOOK} | {words[0] for words, _ in CHANGE} | {method for method, _ in RAW} | {'shutdown'}
+    found.extend(f'{name} was not asked' for name in sorted(Panel.meta) if name not in tried)
     print(json.dumps({'asked': asked, 'differences': found}))
 
 

@@ -272,6 +272,8 @@ impl Arguments<'_> {
         match self.get(name) {
             None => Ok(false),
             Some(Value::Bool(flag)) => Ok(*flag),
+            // Flower sends 1. A text is refused: to Python, "false" is true.
+            Some(Value::Number(number)) => Ok(number.as_f64() != Some(0.0)),
             Some(_) => self.wrong(name, "a bool"),
         }
     }

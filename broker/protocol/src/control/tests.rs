@@ -11,6 +11,22 @@ fn node(name: &str) -> Nodename {
 }
 
 #[test]
+fn flags_may_be_numbers_as_flower_sends_them() {
+    let terminate = |value: Value| {
+        let arguments = json!({"task_id": ["a"], "terminate": value}).as_object().cloned().unwrap();
+        match Command::parse(&Request::new("revoke", arguments)) {
+            Ok(Command::Revoke { terminate, .. }) => Some(terminate),
+            _ => None,
+        }
+    };
+    assert_eq!(
+        [json!(1), json!(0), json!(true), json!(null)].map(terminate),
+        [Some(true), Some(false), Some(true), Some(false)]
+    );
+    assert_eq!(terminate(json!("false")), None);
+}
+
+#[test]
 fn kombus_request_is_understood() {
     let request = Request::decode(HELLO.as_bytes()).unwrap();
     assert_eq!(

@@ -9,6 +9,7 @@
 mod stage;
 
 mod container;
+mod flower_actions;
 mod http;
 mod kubernetes;
 mod malformed;
