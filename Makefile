@@ -5,7 +5,7 @@ SCRIPTS := broker/testkit/scripts
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help deps venv web build demo servers test interop conformance soak bench check fmt clippy doc manifests clean
+.PHONY: help deps venv web peers build demo servers test interop conformance soak bench check fmt clippy doc manifests clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ venv: deps ## make .venv with Python Celery and Flower, the peers of the tests
 web: venv ## build flower-lite's pages, if a source has changed
 	@$(SCRIPTS)/web.sh
 
+peers: venv ## install who judges and rivals the HTTP interface, and the tools of generated clients
+	@$(SCRIPTS)/peers.sh
+
 build: web ## build everything for debugging
 	cargo build --workspace --all-targets
 
@@ -31,13 +34,13 @@ demo: ## start private servers and all programs, submit real work, stay up (ONCE
 servers: deps ## start a private RabbitMQ and Redis, print their addresses, stay up
 	@cargo run -q -p celery-testkit --example servers
 
-test: web ## run all tests, against real servers, real Python peers and a real browser (T=name: only those)
+test: web peers ## run all tests, against real servers, real Python peers and a real browser (T=name: only those)
 	@$(SCRIPTS)/deps.sh browser manifests
 	@$(SCRIPTS)/manifests.sh tools
 	cargo build --workspace --bins --examples
 	@$(SCRIPTS)/test.sh $(if $(T),--workspace $(T))
 
-interop: web ## the end-to-end tests against Python Celery and Flower, and 500 random canvases on mixed workers (TREES=n)
+interop: web peers ## the end-to-end tests against Python Celery and Flower, and 500 random canvases on mixed workers (TREES=n)
 	@$(SCRIPTS)/deps.sh manifests
 	@$(SCRIPTS)/manifests.sh tools
 	cargo build --workspace --bins

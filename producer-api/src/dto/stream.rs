@@ -12,6 +12,20 @@ use crate::view;
 /// Longer results are not sent in streams.
 const MAX_RESULT: usize = 64 * 1024;
 
+/// One event of a stream, as tools read it; on the wire it is lines of `name: value` and an empty line.
+#[derive(Debug, ToSchema)]
+#[schema(example = json!({"event": "result", "id": "3f2a9c1b-17", "data": "{\"id\":\"order-42\",\"state\":\"SUCCESS\",\"ready\":true,\"result\":5}"}))]
+pub struct ServerSentEvent {
+    /// What it is: `snapshot`, `state`, `progress`, `retry`, `result`, `error`, `lagged`, `ticket` or `end`.
+    pub event: Option<String>,
+    /// JSON text.
+    pub data: Option<String>,
+    /// For `Last-Event-ID`.
+    pub id: Option<String>,
+    /// When to come back after a break, in milliseconds.
+    pub retry: Option<u64>,
+}
+
 /// A new state of a task: the data of `state`, `progress`, `retry`, `result` and `error` events.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct StateChange {

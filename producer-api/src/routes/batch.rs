@@ -43,7 +43,7 @@ const GROUP: usize = usize::MAX - 1;
     operation_id = "submit_batch",
     params(
         ("Prefer" = Option<String>, Header, description = "`return=minimal`: answer with ids instead of tasks."),
-        ("Idempotency-Key" = Option<String>, Header, description = "As for `POST /v1/tasks`, for the whole batch. Not for NDJSON: give its items a `task_id`."),
+        ("Idempotency-Key" = Option<String>, Header, pattern = r#"^("([ !#-\[\]-~]|\\["\\]){1,255}"|[!#-+\-.-:<-\[\]-~]{1,255})$"#, description = "As for `POST /v1/tasks`, for the whole batch. Not for NDJSON: give its items a `task_id`."),
         ("traceparent" = Option<String>, Header, description = "As for `POST /v1/tasks`."),
     ),
     request_body(content((SubmitBatch = "application/json"), (BatchTask = "application/x-ndjson", example = json!({"task": "demo.add", "args": [2, 3], "ref": "row-1"})))),

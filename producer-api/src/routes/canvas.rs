@@ -36,7 +36,7 @@ pub struct CanvasQuery {
     operation_id = "submit_canvas",
     params(
         CanvasQuery,
-        ("Idempotency-Key" = Option<String>, Header, description = "As for `POST /v1/tasks`."),
+        ("Idempotency-Key" = Option<String>, Header, pattern = r#"^("([ !#-\[\]-~]|\\["\\]){1,255}"|[!#-+\-.-:<-\[\]-~]{1,255})$"#, description = "As for `POST /v1/tasks`."),
         ("traceparent" = Option<String>, Header, description = "As for `POST /v1/tasks`."),
     ),
     request_body = SubmitCanvas,
@@ -56,6 +56,7 @@ pub async fn submit(
 ) -> Result<HttpResponse, Problem> {
     let submitter = Submitter::new(api.clone(), &request);
     if query.dry_run.unwrap_or(false) {
+        idempotency::key(&request)?;
         return dry_run(&submitter, body.as_str());
     }
     let what = body.as_str().to_owned();

@@ -16,6 +16,7 @@ use utoipa::IntoParams;
 use super::groups::answer;
 use super::openapi::ReadProblems;
 use super::results;
+use crate::dto::stream::ServerSentEvent;
 use crate::extract::PathId;
 use crate::hub::{Change, Said, Subscription, What};
 use crate::problem::{Kind, Problem};
@@ -58,8 +59,7 @@ pub struct StreamQuery {
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was seen: it, and the snapshot, are left out."),
     ),
     responses(
-        (status = 200, description = "Server-sent events.", body = String, content_type = "text/event-stream",
-            example = "retry: 3000\n\nevent: snapshot\ndata: {\"id\":\"order-42\",…}\n\n"),
+        (status = 200, description = "Server-sent events.", body = ServerSentEvent, content_type = "text/event-stream"),
         ReadProblems,
     )
 )]
@@ -107,8 +107,7 @@ pub async fn task(
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was seen: the stream goes on behind it."),
     ),
     responses(
-        (status = 200, description = "Server-sent events.", body = String, content_type = "text/event-stream",
-            example = "retry: 3000\n\nevent: snapshot\ndata: {\"total\":2,…}\n\n"),
+        (status = 200, description = "Server-sent events.", body = ServerSentEvent, content_type = "text/event-stream"),
         ReadProblems,
     )
 )]
@@ -133,8 +132,7 @@ pub async fn group(
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was seen: the stream goes on behind it."),
     ),
     responses(
-        (status = 200, description = "Server-sent events.", body = String, content_type = "text/event-stream",
-            example = "retry: 3000\n\nevent: snapshot\ndata: {\"total\":2,…}\n\n"),
+        (status = 200, description = "Server-sent events.", body = ServerSentEvent, content_type = "text/event-stream"),
         ReadProblems,
     )
 )]
@@ -181,8 +179,7 @@ pub struct EverythingQuery {
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was seen: the stream goes on behind it."),
     ),
     responses(
-        (status = 200, description = "Server-sent events.", body = String, content_type = "text/event-stream",
-            example = "retry: 3000\n\nid: 3f2a9c1b-17\nevent: result\ndata: {\"id\":\"order-42\",…}\n\n"),
+        (status = 200, description = "Server-sent events.", body = ServerSentEvent, content_type = "text/event-stream"),
         ReadProblems,
     )
 )]

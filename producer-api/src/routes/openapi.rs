@@ -3,6 +3,8 @@
 use std::sync::LazyLock;
 
 use actix_web::{HttpResponse, web};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{AdditionalProperties, ArrayItems, Object, Schema, SchemaType, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{IntoResponses, Modify, OpenApi};
 use utoipa_swagger_ui::{Config, SwaggerUi};
@@ -62,7 +64,7 @@ use crate::problem::ProblemBody;
         (name = "walkthrough", description = "The web application of the 2016 walkthrough, as it was."),
         (name = "system", description = "Probes, metrics and documentation."),
     ),
-    modifiers(&Bearer, &Described),
+    modifiers(&Bearer, &Described, &Exact),
     security((), ("bearer" = [])),
 )]
 pub struct Document;
@@ -96,6 +98,81 @@ impl Modify for Described {
                 }
             }
         }
+    }
+}
+
+/// Says of every object whether it may have other members than are listed. Generated clients take the silence of JSON
+/// Schema in two ways, and a `kwargs` that may hold nothing is of no use.
+struct Exact;
+
+/// What clients send: a member that is not known is refused.
+const SENT: [&str; 9] = [
+    "BatchTask",
+    "CanvasNode",
+    "Dedupe",
+    "LookupRequest",
+    "PublishOptions",
+    "SubmitBatch",
+    "SubmitCanvas",
+    "SubmitTask",
+    "TicketRequest",
+];
+
+impl Modify for Exact {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let schemas = &mut document.components.get_or_insert_default().schemas;
+        if let Some(RefOr::T(Schema::Object(task))) = schemas.get("SubmitTask").cloned()
+            && let Some(RefOr::T(item)) = schemas.get_mut("BatchTask")
+        {
+            flatten(item, task);
+        }
+        schemas.values_mut().for_each(open);
+        for name in SENT {
+            if let Some(RefOr::T(Schema::Object(object))) = schemas.get_mut(name) {
+                object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+            }
+        }
+    }
+}
+
+/// Makes one object of a part with members of its own and `whole`, all of whose members it has too: what is closed cannot
+/// be a part of `allOf`.
+fn flatten(item: &mut Schema, mut whole: Object) {
+    let Schema::AllOf(all) = item else { return };
+    whole.description = all.description.take();
+    whole.example = all.example.take();
+    for part in &all.items {
+        if let RefOr::T(Schema::Object(own)) = part {
+            whole.properties.extend(own.properties.clone());
+        }
+    }
+    *item = Schema::Object(whole);
+}
+
+/// Objects without a list of members may have any.
+fn open(schema: &mut RefOr<Schema>) {
+    let RefOr::T(schema) = schema else { return };
+    match schema {
+        Schema::Object(object) => {
+            let is_object = match &object.schema_type {
+                SchemaType::Type(one) => *one == Type::Object,
+                SchemaType::Array(several) => several.contains(&Type::Object),
+                SchemaType::AnyValue => false,
+            };
+            if is_object && object.properties.is_empty() && object.additional_properties.is_none() {
+                object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(true)));
+            }
+            object.properties.values_mut().for_each(open);
+        }
+        Schema::Array(array) => {
+            if let ArrayItems::RefOrSchema(items) = &mut array.items {
+                open(items);
+            }
+        }
+        Schema::OneOf(some) => some.items.iter_mut().for_each(open),
+        Schema::AllOf(some) => some.items.iter_mut().for_each(open),
+        Schema::AnyOf(some) => some.items.iter_mut().for_each(open),
+        _ => {}
     }
 }
 

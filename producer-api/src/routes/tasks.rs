@@ -51,7 +51,7 @@ pub struct SubmitQuery {
     params(
         SubmitQuery,
         ("Prefer" = Option<String>, Header, description = "`wait=N`: hold the answer up to N seconds for the result. `return=minimal`: answer with the id alone.", example = "wait=2"),
-        ("Idempotency-Key" = Option<String>, Header, description = "A string in double quotes. The same request with the same key has one effect and one answer, for a day.", example = "\"8e03978e-40d5-43dd-bc93-6894a57f9324\""),
+        ("Idempotency-Key" = Option<String>, Header, pattern = r#"^("([ !#-\[\]-~]|\\["\\]){1,255}"|[!#-+\-.-:<-\[\]-~]{1,255})$"#, description = "A string in double quotes. The same request with the same key has one effect and one answer, for a day.", example = "\"8e03978e-40d5-43dd-bc93-6894a57f9324\""),
         ("traceparent" = Option<String>, Header, description = "W3C trace context, passed on in the message's headers."),
     ),
     request_body = SubmitTask,
@@ -161,6 +161,7 @@ impl Call {
         task: SubmitTask,
     ) -> Result<HttpResponse, Problem> {
         if self.dry_run {
+            idempotency::key(request)?;
             return self.run(admission, task, &idempotency::Ids::RANDOM).await;
         }
         let api = self.submitter.api().clone();
@@ -270,6 +271,7 @@ pub struct CallQuery {
     #[param(minimum = 0)]
     countdown: Option<f64>,
     /// Do not run after this many seconds from now.
+    #[param(exclusive_minimum = 0, maximum = 4_294_967)]
     expires: Option<f64>,
     /// Priority.
     #[param(minimum = 0, maximum = 9)]
@@ -323,7 +325,7 @@ const CALL_WAIT: Duration = Duration::from_secs(10);
         ("task" = String, Path, description = "The task's name.", example = "demo.add"),
         CallQuery,
         ("Prefer" = Option<String>, Header, description = "`wait=N`: hold the answer up to N seconds for the result."),
-        ("Idempotency-Key" = Option<String>, Header, description = "As for `POST /v1/tasks`."),
+        ("Idempotency-Key" = Option<String>, Header, pattern = r#"^("([ !#-\[\]-~]|\\["\\]){1,255}"|[!#-+\-.-:<-\[\]-~]{1,255})$"#, description = "As for `POST /v1/tasks`."),
         ("traceparent" = Option<String>, Header, description = "As for `POST /v1/tasks`."),
     ),
     request_body(content = serde_json::Value, description = "The arguments; may be left out.", example = json!([2, 3])),
@@ -352,6 +354,7 @@ pub async fn call(
     let mut call = Call::new(api, &submit, prefer, &request);
     call.wait = if waits { wait } else { Some(CALL_WAIT.min(call.submitter.api().limits.wait)) };
     if call.dry_run {
+        idempotency::key(&request)?;
         return call.run(admission, task, &idempotency::Ids::RANDOM).await;
     }
     let api = call.submitter.api().clone();

@@ -8,6 +8,7 @@
 
 mod stage;
 
+mod clients;
 mod container;
 mod flower_actions;
 mod http;

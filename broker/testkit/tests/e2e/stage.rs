@@ -47,6 +47,12 @@ impl Stage {
         Server::start("producer-api", &[&self.env()[..], &[("PRODUCER_API_PORT", "0")]].concat()).await
     }
 
+    /// Our HTTP producer with these settings, ready.
+    pub(crate) async fn producer_api_with(&self, settings: &[(&str, &str)]) -> Server {
+        Server::start("producer-api", &[&self.env()[..], &[("PRODUCER_API_PORT", "0")], settings].concat())
+            .await
+    }
+
     /// Our monitor, ready.
     pub(crate) async fn flower_lite(&self) -> Server {
         Server::start("flower-lite", &[&self.env()[..], &[("FLOWER_PORT", "0")]].concat()).await
