@@ -35,11 +35,15 @@ fn python(name: &str) -> Command {
 fn node(script: &str) -> Command {
     let path = clients().join("node_modules").join(script);
     assert!(path.exists(), "no {}: run `make peers`", path.display());
-    let mut command = Command::new("node");
-    // Where the system has none, web.sh has put one there.
-    let search = std::env::var("PATH").unwrap_or_default();
-    command.env("PATH", format!("{search}:{}", config::venv().join("bin").display())).arg(path);
+    let mut command = Command::new(interpreter());
+    command.arg(path);
     command
+}
+
+/// Node: the system's, or the one that web.sh installed because there was none.
+fn interpreter() -> PathBuf {
+    let installed = config::venv().join("bin/node");
+    if installed.exists() { installed } else { PathBuf::from("node") }
 }
 
 /// Runs a tool to its end, which must be good; what it printed.
@@ -107,9 +111,7 @@ async fn a_generated_typescript_client_runs_the_examples() {
     let stage = Stage::new("typescript-client").await;
     let _worker = stage.worker(&[]).await;
     let api = stage.producer_api().await;
-    let search = std::env::var("PATH").unwrap_or_default();
-    let mut examples = Command::new("node");
-    examples.env("PATH", format!("{search}:{}", config::venv().join("bin").display()));
+    let mut examples = Command::new(interpreter());
     let said = run(examples.arg(made.join("made/examples.js")).arg(&api.url)).await;
     assert_eq!(said.lines().last(), Some(DONE), "{said}");
 }
