@@ -179,6 +179,7 @@ impl Config {
             recorder: None,
             audit: None,
             dead_letter_queues: values.list("dead_letter_queues"),
+            schedules: values.list("beat_schedules"),
             alerts: alerts(&values)?,
             redactor: Redactor::new(values.list("redact").iter().map(String::as_str)),
         };

@@ -52,6 +52,8 @@ pub struct MonitorOptions {
     pub audit: Option<Audit>,
     /// Queues that dead letters go to, besides those that workers' queues name.
     pub dead_letter_queues: Vec<String>,
+    /// The schedules that beats share, by name. Default: none is known.
+    pub schedules: Vec<String>,
     /// What is watched, and who is told. Default: nothing.
     pub alerts: AlertOptions,
     /// What takes values out of arguments and results before they are kept. Default: by [the usual
@@ -71,6 +73,7 @@ impl Default for MonitorOptions {
             recorder: None,
             audit: None,
             dead_letter_queues: Vec::new(),
+            schedules: Vec::new(),
             alerts: AlertOptions::default(),
             redactor: Redactor::default(),
         }
@@ -182,6 +185,11 @@ impl Monitor {
     /// What is done with many tasks.
     pub(crate) fn jobs(&self) -> &Jobs {
         &self.shared.jobs
+    }
+
+    /// The schedules that beats share.
+    pub(crate) fn schedules(&self) -> &[String] {
+        &self.shared.options.schedules
     }
 
     /// The queues that the settings name for dead letters.

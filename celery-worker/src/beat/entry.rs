@@ -20,6 +20,8 @@ pub struct Entry {
     pub schedule: Schedule,
     /// What is sent.
     pub signature: Signature,
+    /// As it stands in the table that it was read from.
+    written: Option<Value>,
 }
 
 impl Entry {
@@ -66,7 +68,21 @@ impl Entry {
         let signature = call
             .into_signature()
             .map_err(|error| EntryError { entry: name.to_owned(), problem: error.to_string() })?;
-        Ok(Entry { name: name.to_owned(), schedule, signature })
+        Ok(Entry { name: name.to_owned(), schedule, signature, written: None })
+    }
+
+    /// As it was written, for those who look at the schedule; of one that code made, intervals are in seconds and other
+    /// schedules are not told.
+    pub(super) fn shown(&self) -> Value {
+        if let Some(written) = &self.written {
+            return written.clone();
+        }
+        let mut shown = self.written();
+        shown["schedule"] = match &self.schedule {
+            Schedule::Every(every) | Schedule::Rounded(every) => every.as_secs_f64().into(),
+            _ => Value::Null,
+        };
+        shown
     }
 
     /// Its call, as [`read`] reads it; of the schedule only that there is one.
@@ -139,12 +155,13 @@ fn yes() -> bool {
 /// The first entry that cannot be used, and why.
 pub fn read(schedule: &Map<String, Value>) -> Result<Vec<Entry>, EntryError> {
     let mut entries = Vec::with_capacity(schedule.len());
-    for (name, written) in schedule {
+    for (name, as_written) in schedule {
         let error = |problem: String| EntryError { entry: name.clone(), problem };
         let written: Written =
-            serde_json::from_value(written.clone()).map_err(|err| error(err.to_string()))?;
+            serde_json::from_value(as_written.clone()).map_err(|err| error(err.to_string()))?;
         if written.enabled {
-            entries.push(entry(name, written).map_err(error)?);
+            let entry = entry(name, written).map_err(error)?;
+            entries.push(Entry { written: Some(as_written.clone()), ..entry });
         }
     }
     Ok(entries)
@@ -184,7 +201,7 @@ fn entry(name: &str, written: Written) -> Result<Entry, String> {
         pyjson::from_str(&Value::Object(written.options).to_string()).map_err(|err| err.to_string())?;
     signature.options = SignatureOptions::from(options);
     let schedule = schedule(&written.schedule, written.relative)?;
-    Ok(Entry { name: name.to_owned(), schedule, signature })
+    Ok(Entry { name: name.to_owned(), schedule, signature, written: None })
 }
 
 /// Seconds, `"30s"`, `"*/5 * * * *"`, `{ minute = "*/5", … }`, or `{ solar = "sunset", lat = …, lon = … }`.

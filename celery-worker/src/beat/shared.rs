@@ -55,6 +55,9 @@ struct Record {
     last: LastRun,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     claimed: Option<Claimed>,
+    /// The entry as whoever led last had it: for those who look at the schedule.
+    #[serde(default, rename = "entry", skip_serializing_if = "Option::is_none")]
+    shown: Option<Value>,
 }
 
 /// A tick that is being sent.
@@ -209,10 +212,15 @@ impl Shared {
 
     /// An entry that is new counts from now, for the next leader too.
     async fn note_new(&self, leader: &mut Leader) -> Result<(), Over> {
+        let shown: BTreeMap<_, _> = leader.plan.entries().map(|e| (e.name.clone(), e.shown())).collect();
         for (name, last) in leader.plan.last_runs() {
-            if !leader.records.contains_key(&name) {
-                self.write(leader, &name, &Record { last, claimed: None }).await?;
-            }
+            let shown = shown.get(&name).cloned();
+            let record = match leader.records.get(&name).and_then(|bytes| read(&name, bytes)) {
+                Some(known) if known.shown == shown => continue,
+                Some(known) => Record { shown, ..known },
+                None => Record { last, claimed: None, shown },
+            };
+            self.write(leader, &name, &record).await?;
         }
         Ok(())
     }
@@ -232,15 +240,15 @@ impl Shared {
     /// Sends what was claimed by a leader that was lost before it could report.
     async fn finish_claims(&mut self, leader: &mut Leader, stop: &CancellationToken) -> Result<(), Over> {
         for (name, bytes) in leader.records.clone() {
-            let Some(Record { last, claimed: Some(claimed) }) = read(&name, &bytes) else { continue };
+            let Some(Record { last, claimed: Some(claimed), shown }) = read(&name, &bytes) else { continue };
             let known = self.unreported.contains(&claimed.id)
                 || self.celery.backend().get(&claimed.id).await.is_ok_and(|result| result.is_some());
-            let done = Record { last, claimed: None };
+            let done = Record { last, claimed: None, shown: shown.clone() };
             if !known && let Some(entry) = entry_of(&name, &claimed.entry) {
                 tracing::warn!(id = %claimed.id, "beat: {name} was claimed by a beat that was lost; sending it");
                 let due = LastRun::unix_time(claimed.due);
                 let identity = Identity { id: claimed.id.clone(), due, again: true };
-                let claim = Record { last, claimed: Some(claimed.clone()) };
+                let claim = Record { last, claimed: Some(claimed.clone()), shown };
                 if !self.deliver(leader, &entry, identity, &claim, stop).await? {
                     return Ok(());
                 }
@@ -259,11 +267,12 @@ impl Shared {
         let name = tick.entry.name.clone();
         let id = TaskId::from(Uuid::new_v4());
         let claimed = Claimed { id: id.clone(), due: LastRun::unix(tick.due), entry: tick.entry.written() };
-        let claim = Record { last: tick.then, claimed: Some(claimed) };
+        let shown = Some(tick.entry.shown());
+        let claim = Record { last: tick.then, claimed: Some(claimed), shown: shown.clone() };
         let identity = Identity { id: id.clone(), due: tick.due, again: false };
         if self.deliver(leader, &tick.entry, identity, &claim, stop).await? {
             leader.plan.sent(tick);
-            self.report(leader, &name, &id, &Record { last: tick.then, claimed: None }).await?;
+            self.report(leader, &name, &id, &Record { last: tick.then, claimed: None, shown }).await?;
         }
         Ok(())
     }
@@ -543,7 +552,7 @@ mod tests {
             due: LastRun::unix(now),
             entry: json!({"task": "t.second", "schedule": 1, "args": [7]}),
         };
-        let record = Record { last: LastRun::first_seen(now), claimed: Some(claimed) };
+        let record = Record { last: LastRun::first_seen(now), claimed: Some(claimed), shown: None };
         let bytes = serde_json::to_vec(&record).unwrap();
         let change = world.fenced.replace(hold, "second", None, Some(&bytes)).await.unwrap();
         assert_eq!(change, Change::Made);
@@ -554,7 +563,7 @@ mod tests {
         assert_eq!(first.headers.extra["celery_beat_again"], true);
         assert_eq!(first.body(&Limits::DEFAULT).unwrap().args.to_raw().get(), "[7]");
         let record = read("second", &world.fenced.records("s").await.unwrap()["second"]).unwrap();
-        assert_eq!(record.claimed, None);
+        assert_eq!((record.claimed, record.shown), (None, Some(json!({"task": "t.second", "schedule": 1}))));
     }
 
     #[tokio::test]

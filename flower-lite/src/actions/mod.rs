@@ -8,6 +8,7 @@ pub mod bulk;
 pub mod dead;
 pub mod literal;
 pub mod queues;
+pub mod schedules;
 mod tasks;
 mod workers;
 
@@ -119,6 +120,11 @@ async fn carry_out(doing: &Doing<'_>, body: &[u8]) -> Result<Report, Problem> {
         Action::QueuePurge => queues::purge(doing, read(body)?).await?,
         Action::DeadLetterRequeue => dead::requeue(doing, read(body)?).await?,
         Action::DeadLetterDrop => dead::drop_letters(doing, read(body)?).await?,
+        Action::ScheduleRun
+        | Action::ScheduleEnable
+        | Action::ScheduleDisable
+        | Action::ScheduleEdit
+        | Action::ScheduleRevert => schedules::change(doing, read(body)?).await?,
         _ => workers::order(doing, body).await?,
     };
     let ok = results.iter().all(|done| done.ok);

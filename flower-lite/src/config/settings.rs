@@ -280,6 +280,15 @@ pub const OWN_SETTINGS: &[Setting] = &[
         doc: "Queues that dead letters go to, to be looked at and sent again. Those that workers' queues name are found.",
     },
     Setting {
+        name: "beat_schedules",
+        flag: "beat-schedules",
+        env: "FLOWER_BEAT_SCHEDULES",
+        kind: Kind::List,
+        default: None,
+        secret: false,
+        doc: "Schedules that beats share through Redis (`beat_shared_schedule`), to be shown and edited.",
+    },
+    Setting {
         name: "alert_failure_rate",
         flag: "alert-failure-rate",
         env: "FLOWER_ALERT_FAILURE_RATE",

@@ -101,6 +101,7 @@ fn api() -> impl actix_web::dev::HttpServiceFactory {
         .service(resource("/v2/aggregates", web::get().to(aggregates::aggregates)))
         .service(resource("/v2/alerts", web::get().to(alerts::list)))
         .service(resource("/v2/failures", web::get().to(failures::list)))
+        .service(resource("/v2/schedules", web::get().to(actions::schedules::list)))
         .service(resource("/v2/audit", web::get().to(actions::audit)))
         .service(resource("/v2/arguments/{id:.+}", web::get().to(actions::arguments::show)))
         .service(resource("/v2/dead-letters", web::get().to(actions::dead::list)))

@@ -1,7 +1,8 @@
 //! Who is let in: strangers with paths written in other ways, people with passwords and sessions, programs with tokens.
 
-use flower_lite::access::{Control, Users, secret};
-use flower_lite::startup::Feed;
+use flower_lite::access::{Access, AccessOptions, Control, Users, secret};
+use flower_lite::guard::Hosts;
+use flower_lite::startup::{Application, Feed, ServeOptions};
 use flower_lite::{Monitor, MonitorOptions};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode};
@@ -230,4 +231,51 @@ async fn flowers_api_asks_for_roles_too() {
         }
         assert_eq!(door.post(path, &[own]).await.status(), StatusCode::UNAUTHORIZED, "{path}");
     }
+}
+
+#[actix_web::test]
+async fn one_session_is_for_all_brokers_below_the_prefix() {
+    let monitors: Vec<(String, Monitor)> = ["", "/brokers/east"]
+        .map(|path| (path.to_owned(), Monitor::fed_by_hand(MonitorOptions::default()).0))
+        .into();
+    let users = Users::parse(&["admin:secret".into()], &[], &[]).expect("a pair");
+    let lifetime = std::time::Duration::from_secs(60);
+    let public_url = Some("https://monitor.example".to_owned());
+    let access = Access::new(AccessOptions { users, secret: None, lifetime, public_url, oidc: None });
+    let options = ServeOptions {
+        address: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
+        prefix: "/f".into(),
+        hosts: Hosts::Loopback(Vec::new()),
+        access: access.expect("random numbers"),
+    };
+    let application = Application::build_all(monitors, options).expect("a free port");
+    let base = format!("http://{}", application.address());
+    let (_stop, stopped) = oneshot::channel::<()>();
+    #[expect(clippy::disallowed_methods, reason = "ends with the test")]
+    tokio::spawn(application.run_until(async {
+        let _ = stopped.await;
+    }));
+    let client = Client::builder().redirect(Policy::none()).build().expect("a client");
+    let get = async |path: &str, headers: &[(&str, &str)]| {
+        with(client.get(format!("{base}{path}")), headers).send().await.expect("an answer")
+    };
+    let page = get("/f/brokers/east/tasks", &[("Accept", "text/html")]).await;
+    assert_eq!(header(&page, "location"), "/f/brokers/east/login?next=/f/brokers/east/tasks");
+    assert!(header(&page, "strict-transport-security").starts_with("max-age="));
+    let form = client.post(format!("{base}/f/brokers/east/login")).body("user=admin&password=secret");
+    let form = form.header("Content-Type", "application/x-www-form-urlencoded");
+    let answer = form.send().await.expect("an answer");
+    assert_eq!(header(&answer, "location"), "/f/brokers/east/");
+    let set = header(&answer, "set-cookie");
+    assert!(set.contains("; Path=/f; ") && set.ends_with("; Secure"), "{set}");
+    let cookie = set.split(';').next().expect("a cookie");
+    for path in ["/f/api/tasks", "/f/brokers/east/api/tasks", "/f/brokers/east/api/v2/me"] {
+        assert_eq!(get(path, &[("Cookie", cookie)]).await.status(), StatusCode::OK, "{path}");
+    }
+    let stream = get("/f/brokers/east/api/v2/stream", &[("Cookie", cookie)]).await;
+    assert_eq!((stream.status(), header(&stream, "content-type")), (StatusCode::OK, "text/event-stream"));
+    assert_eq!(get("/f/brokers/east/api/v2/stream", &[]).await.status(), StatusCode::UNAUTHORIZED);
+    let elsewhere = get("/f/api/v2/me", &[("Host", "evil.example"), ("Cookie", cookie)]).await;
+    assert_eq!(elsewhere.status(), StatusCode::MISDIRECTED_REQUEST);
+    assert!(header(&elsewhere, "content-security-policy").contains("default-src 'none'"));
 }

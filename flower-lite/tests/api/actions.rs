@@ -342,3 +342,60 @@ print('null')
     );
     celery.close().await;
 }
+
+#[tokio::test]
+async fn a_shared_schedule_is_shown_and_edited() {
+    let broker = Rabbit::shared().await.vhost("schedules").await;
+    let backend = Redis::shared().await.database();
+    let celery = Celery::builder("test").broker(&broker).backend(&backend).start().expect("right settings");
+    let queue = celery_broker::QueueSpec::new(celery.default_queue().clone());
+    celery.declare(&queue).await.expect("a queue");
+    let schedules = vec!["shop".to_owned()];
+    let options = MonitorOptions { control: Control::On, schedules, ..MonitorOptions::default() };
+    let monitor = Monitor::start(&celery, options).expect("it listens");
+    let (base, _stop) = serve(monitor, "");
+    let bench = Bench { base, celery: celery.clone(), client: reqwest::Client::new() };
+    let fenced = celery.fenced().expect("Redis");
+    // As a beat that leads writes it.
+    let hold = celery_broker::fenced::Hold { name: "shop", token: "beat", ttl: SOON };
+    assert!(fenced.hold(hold).await.expect("Redis"));
+    let entry =
+        json!({"task": "demo.add", "schedule": "30 4 * * *", "args": [1, 2], "kwargs": {"token": "canary"}});
+    let record = json!({"at": 7.0, "count": 3, "entry": entry}).to_string();
+    fenced.replace(hold, "report", None, Some(record.as_bytes())).await.expect("Redis");
+
+    let shown = async || bench.get("api/v2/schedules").await["items"][0]["entries"][0].clone();
+    let first = shown().await;
+    assert_eq!(
+        (&first["name"], &first["task"], &first["schedule"], &first["last_run"]),
+        (&json!("report"), &json!("demo.add"), &json!("30 4 * * *"), &json!(7.0))
+    );
+    assert!(!first.to_string().contains("canary"), "{first}");
+    let at = json!({"schedule": "shop", "name": "report"});
+    bench.act("schedule.run", at.clone()).await;
+    assert_eq!(bench.ready(celery.default_queue().as_str()).await, Some(1));
+    bench.act("schedule.disable", at.clone()).await;
+    assert_eq!(shown().await["enabled"], false);
+    bench.act("schedule.enable", at.clone()).await;
+    assert_eq!(shown().await["enabled"], true);
+    let mut edit = at.clone();
+    edit["entry"] = json!({"task": "demo.mul", "schedule": 60});
+    bench.act("schedule.edit", edit).await;
+    let edited = shown().await;
+    assert_eq!(
+        (&edited["task"], &edited["schedule"], &edited["edited"]),
+        (&json!("demo.mul"), &json!(60), &json!(true))
+    );
+    bench.act("schedule.revert", at.clone()).await;
+    assert_eq!(shown().await["task"], "demo.add");
+    let mut wrong = at;
+    wrong["entry"] = json!({"task": "demo.mul", "schedule": 0});
+    let (status, told) = bench.post("api/v2/actions/schedule.edit", &wrong).await;
+    assert!(
+        status == 422 && told["detail"].as_str().is_some_and(|told| told.contains("entry.schedule")),
+        "{told}"
+    );
+    let elsewhere = json!({"schedule": "other", "name": "report"});
+    assert_eq!(bench.post("api/v2/actions/schedule.run", &elsewhere).await.0, 404);
+    celery.close().await;
+}

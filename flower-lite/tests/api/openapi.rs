@@ -64,7 +64,12 @@ fn differences(document: &Value, schema: &Value, value: &Value, path: &str) -> V
 #[tokio::test]
 async fn the_description_says_what_is_served() {
     let audit = Audit::open(None, Duration::from_secs(60)).expect("memory");
-    let options = MonitorOptions { audit: Some(audit), control: Control::On, ..MonitorOptions::default() };
+    let options = MonitorOptions {
+        audit: Some(audit),
+        control: Control::On,
+        schedules: vec!["shop".into()],
+        ..MonitorOptions::default()
+    };
     let monitor = TestMonitor::start_with(options, "/m").await;
     monitor.tell(&life("one", "demo.add")).await;
     monitor
@@ -98,6 +103,7 @@ async fn the_description_says_what_is_served() {
         ("/api/v2/workflows/{root}", "api/v2/workflows/one"),
         ("/api/v2/me", "api/v2/me"),
         ("/api/v2/failures", "api/v2/failures"),
+        ("/api/v2/schedules", "api/v2/schedules"),
         ("/api/v2/alerts", "api/v2/alerts"),
         ("/api/v2/aggregates", "api/v2/aggregates?window=3600&by=worker"),
         ("/api/v2/arguments/{id}", "api/v2/arguments/one"),
