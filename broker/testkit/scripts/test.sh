@@ -48,6 +48,8 @@ else
     tally 'npm run check' npm --prefix $web run check
     tally 'npm test' npm --prefix $web test
     tally 'npm run e2e' npm --prefix $web run e2e
+    cargo build -q -p flower-lite --bins
+    tally 'npm run e2e:real' broker/testkit/scripts/with_servers.sh npm --prefix $web run e2e:real
 fi
 
 echo "$passed passed, $failed failed"

@@ -1,6 +1,7 @@
 """A small real cluster for the browser tests: `celery -A cluster worker`, and `python cluster.py` to give it work.
 
-The addresses come from CELERY_BROKER_URL and CELERY_RESULT_BACKEND; COUNT says how many tasks.
+The addresses come from CELERY_BROKER_URL and CELERY_RESULT_BACKEND; COUNT says how many tasks, RATE how many a second after
+that, for ever.
 """
 import os
 import random
@@ -94,5 +95,19 @@ def submit(count):
     receipt.apply_async(('later@example.org',), {'order_id': 2}, countdown=3600)
 
 
+def trickle(rate):
+    for i in range(10**9):
+        charge.delay(3000 + i, amount=f'{i % 400 * 1.7:.2f}')
+        if i % 3 == 0:
+            receipt.delay(f'user{i}@example.org', order_id=i)
+        if i % 4 == 0:
+            resize.delay(f'uploads/{i:04x}.jpg', random.choice([320, 640, 1280]))
+        if i % 60 == 30:
+            nightly.delay(random.choice([4, 5, 6, 12]), bad=i % 120 == 30)
+        time.sleep(random.expovariate(rate / (1 + 0.6 * ((i // 40) % 3))))
+
+
 if __name__ == '__main__':
     submit(int(os.environ.get('COUNT', '120')))
+    if os.environ.get('RATE'):
+        trickle(float(os.environ['RATE']))

@@ -58,22 +58,35 @@ start('worker', `${venv}/bin/celery`, ['-A', 'cluster', 'worker', '-E', '--concu
 start('second worker', `${venv}/bin/celery`, ['-A', 'cluster', 'worker', '-E', '--concurrency', '2', '-n', 'media@%h', '-Q', 'media', '--loglevel', 'warning']);
 
 const authorization = `Basic ${Buffer.from(`root:${PASSWORD}`).toString('base64')}`;
-const json = async (path) => (await fetch(`${base}api/v2/${path}`, { headers: { authorization } })).json();
+/** Once more where the server has just closed the connection that was kept for it. */
+const json = async (path, again = true) => {
+  try {
+    return await (await fetch(`${base}api/v2/${path}`, { headers: { authorization } })).json();
+  } catch (error) {
+    if (!again) throw error;
+    return json(path, false);
+  }
+};
 const alive = (path) => fetch(base + path).then((r) => r.ok).catch(() => false);
 
 let browser;
 try {
   await until('flower-lite serves', () => alive('healthcheck'), 30_000);
   await until('both workers are online', async () => (await json('workers')).items?.filter((w) => w.online).length === 2, 60_000);
-  const work = spawnSync(`${venv}/bin/python`, ['cluster.py'], { cwd: HERE, env: { ...process.env, COUNT: shots > 0 ? '420' : '60', PYTHONDONTWRITEBYTECODE: '1' }, encoding: 'utf8' });
+  const work = spawnSync(`${venv}/bin/python`, ['cluster.py'], { cwd: HERE, env: { ...process.env, COUNT: '60', PYTHONDONTWRITEBYTECODE: '1' }, encoding: 'utf8' });
   if (work.status !== 0) throw new Error(`work was not submitted: ${work.stderr}`);
   await until('most of the work is done', async () => {
     const { tasks } = await json('overview');
     return tasks.total > 60 && (tasks.by_state.RECEIVED ?? 0) + (tasks.by_state.PENDING ?? 0) <= 12 && tasks.by_state.FAILURE > 4;
   }, 240_000);
 
+  if (shots > 0) {
+    // Charts need some minutes of ordinary work to have a shape.
+    start('work', `${venv}/bin/python`, ['cluster.py'], { COUNT: '1', RATE: '4' });
+    await new Promise((resolve) => setTimeout(resolve, Number(process.env.WARM ?? 240) * 1000));
+  }
   browser = await launch();
-  if (shots > 0) await (await import('./shots.mjs')).picture(browser, base, process.argv[shots + 1] ?? 'e2e/shots', { user: 'root', password: PASSWORD, json });
+  if (shots > 0) await (await import('./shots.mjs')).picture(browser, base, process.argv[shots + 1] ?? 'e2e/shots', { json, logIn: (page) => logIn(page, 'root'), docs: !process.env.PNG });
   else await tests();
 } catch (error) {
   for (const { name, log } of children) console.log(`── ${name}\n${log()}`);
@@ -92,7 +105,7 @@ try {
 }
 if (shots < 0) finish();
 
-export async function logIn(page, user) {
+async function logIn(page, user) {
   await page.goto(`${base}login?next=${encodeURIComponent('/ops/')}`);
   await page.locator('input[type=password]').waitFor();
   await page.locator('input:not([type=password]):not([type=hidden])').first().fill(user);
