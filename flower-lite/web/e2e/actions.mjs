@@ -145,7 +145,11 @@ export async function actions(browser, visit) {
   await check('all that match are taken, with those that could not be listed', async () => {
     await clear();
     await go('tasks?state=FAILURE');
+    await page.keyboard.press('p');
     await page.locator('.row .pick label').first().click();
+    ensure(await page.locator('.row .pick input').first().isChecked(), 'the box of a chosen row is empty');
+    await page.locator('.row .pick label').nth(2).click({ modifiers: ['Shift'] });
+    await until('a range', async () => (await page.locator('.row .pick input:checked').count()) === 3);
     const total = (await json('tasks?state=FAILURE&limit=1')).total;
     await page.getByRole('button', { name: 'Retry all that match' }).click();
     await dialog.waitFor();

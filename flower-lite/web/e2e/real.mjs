@@ -8,7 +8,7 @@
 // Celery from CELERIAC_VENV (.venv).
 
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -32,9 +32,10 @@ for (const [what, there] of [['CELERY_BROKER_URL', CELERY_BROKER_URL], ['CELERY_
 }
 
 const folder = mkdtempSync(join(tmpdir(), 'flower-pages-'));
+copyFileSync(join(HERE, 'cluster.py'), join(folder, 'cluster.py')); // tracebacks name where it is
 const children = [];
 function start(name, command, args, env = {}) {
-  const child = spawn(command, args, { cwd: HERE, env: { ...process.env, PYTHONDONTWRITEBYTECODE: '1', ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(command, args, { cwd: folder, env: { ...process.env, PYTHONDONTWRITEBYTECODE: '1', ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
   let log = '';
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => (log = (log + chunk).slice(-20_000)));
   children.push({ name, child, log: () => log });
@@ -73,7 +74,7 @@ let browser;
 try {
   await until('flower-lite serves', () => alive('healthcheck'), 30_000);
   await until('both workers are online', async () => (await json('workers')).items?.filter((w) => w.online).length === 2, 60_000);
-  const work = spawnSync(`${venv}/bin/python`, ['cluster.py'], { cwd: HERE, env: { ...process.env, COUNT: '60', PYTHONDONTWRITEBYTECODE: '1' }, encoding: 'utf8' });
+  const work = spawnSync(`${venv}/bin/python`, ['cluster.py'], { cwd: folder, env: { ...process.env, COUNT: '60', PYTHONDONTWRITEBYTECODE: '1' }, encoding: 'utf8' });
   if (work.status !== 0) throw new Error(`work was not submitted: ${work.stderr}`);
   await until('most of the work is done', async () => {
     const { tasks } = await json('overview');
@@ -84,6 +85,7 @@ try {
     // Charts need some minutes of ordinary work to have a shape.
     start('work', `${venv}/bin/python`, ['cluster.py'], { COUNT: '1', RATE: '4' });
     await new Promise((resolve) => setTimeout(resolve, Number(process.env.WARM ?? 240) * 1000));
+    await history();
   }
   browser = await launch();
   if (shots > 0) await (await import('./shots.mjs')).picture(browser, base, process.argv[shots + 1] ?? 'e2e/shots', { json, logIn: (page) => logIn(page, 'root'), docs: !process.env.PNG });
@@ -104,6 +106,20 @@ try {
   rmSync(folder, { recursive: true, force: true });
 }
 if (shots < 0) finish();
+
+/** Some things that people did, so that queues and the audit log have something to show. */
+async function history() {
+  const act = (who, action, body) => fetch(`${base}api/v2/actions/${action}`, { method: 'POST', headers: { authorization: `Basic ${Buffer.from(`${who}:${PASSWORD}`).toString('base64')}`, 'content-type': 'application/json' }, body: JSON.stringify(body) });
+  const failed = (await json('tasks?limit=3&state=FAILURE&name=shop.orders.charge_card')).items;
+  const name = (await json('workers')).items.find((w) => w.name.startsWith('pages@')).name;
+  await act('vera', 'queue.purge', { queue: 'celery', confirm: 'celery' });
+  await act('olga', 'task.retry', { id: failed[0].id });
+  await act('olga', 'task.retry', { id: failed[1].id, args: [4242], kwargs: { amount: '12.00' } });
+  await act('olga', 'task.rate_limit', { name: 'media.thumbnails.resize', rate_limit: '20/s' });
+  await act('root', 'worker.pool_grow', { workers: [name], n: 2 });
+  await act('root', 'worker.autoscale', { workers: [name], min: 1, max: 8 });
+  await act('olga', 'queue.pause', { queue: 'media', reason: 'the CDN is being moved' });
+}
 
 async function logIn(page, user) {
   await page.goto(`${base}login?next=${encodeURIComponent('/ops/')}`);
