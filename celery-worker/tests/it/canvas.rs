@@ -250,11 +250,12 @@ async fn a_member_that_was_completed_before_is_told_to_its_chord() {
 async fn the_claim_of_a_dead_worker_is_waited_for() {
     let stage = Stage::new("chord-claimed").await;
     let (group, backend) = (GroupId::parse("claimed").unwrap(), stage.celery.backend());
+    // Before the claim: it must still hold when the message comes.
+    let worker = stage.running().await;
     backend.chord_start(&group, 2).await.unwrap();
     backend.chord_part(&part(&group, 1, 3)).await.unwrap();
     let progress = backend.chord_part(&part(&group, 0, 3)).await.unwrap();
     assert!(matches!(progress, ChordProgress::Claimed(_)), "{progress:?}");
-    let worker = stage.running().await;
     stage.publish(&member(&stage, &group, 0, "claimed-body")).await;
     assert_eq!(stage.end_of(&id("claimed-body")).await.result.get(), "[[0, 2]]");
     stage.drained("celery").await;
