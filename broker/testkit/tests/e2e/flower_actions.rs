@@ -2,7 +2,7 @@
 
 use crate::stage::{SOON, Stage};
 use celery_testkit::{Flower, PythonWorker, peer_app, wait};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Flower, and a worker of each kind with one slot and a queue of its own.
 struct Both {
