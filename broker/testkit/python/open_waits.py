@@ -2,9 +2,9 @@
 
     python open_waits.py http://127.0.0.1:8080 PID_OF_THE_SERVER [CLIENTS]
 
-CELERY_BROKER_URL and CELERY_RESULT_BACKEND are the server's. No worker may run: the results are stored here. The server needs
-`--max-wait 10m`, `--max-waits` of CLIENTS at least, and that many open files besides its own (ulimit -n); so does this program. Half of the
-clients wait for a result, half follow a task by server-sent events. The last line is JSON.
+CELERY_BROKER_URL and CELERY_RESULT_BACKEND are the server's. No worker may run: the results are stored here. The server
+needs `--max-wait 10m`, `--max-waits` of CLIENTS at least, and that many open files besides its own (ulimit -n); so does this
+program. Half of the clients wait for a result, half follow a task by server-sent events. The last line is JSON.
 """
 import asyncio
 import json
