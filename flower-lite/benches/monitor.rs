@@ -150,7 +150,7 @@ fn history(rows: usize) {
         }
         if i % WRITTEN == WRITTEN - 1 || i + 1 == rows {
             let mut batch = Batch::default();
-            state.save(|task| batch.tasks.push(task.clone()), |_| {});
+            state.save(usize::MAX, |task| batch.tasks.push(task.clone()), |_| {});
             while !history.is_ready() {
                 std::thread::park_timeout(Duration::from_millis(1));
             }

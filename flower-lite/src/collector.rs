@@ -66,7 +66,12 @@ pub(crate) async fn run(shared: Arc<Shared>, mut inputs: mpsc::Receiver<Input>, 
             },
         }
     }
-    shared.save();
+    // What has come already is taken in.
+    inputs.close();
+    while let Ok(input) = inputs.try_recv() {
+        take(&shared, input).await;
+    }
+    shared.save_all().await;
     shared.collected.cancel();
 }
 

@@ -28,8 +28,8 @@ use crate::state::{ClusterState, Limits};
 
 /// How long the end of the history may take to be written.
 const FINISH: Duration = Duration::from_secs(5);
-/// How many forgotten tasks may wait for a slow disk.
-const MAX_UNSAVED: usize = 200_000;
+/// How many bytes of tasks are handed to the history at a time.
+const SAVED_AT_ONCE: usize = 16 << 20;
 
 /// What a monitor does and how much it remembers.
 #[derive(Clone, Debug)]
@@ -289,19 +289,32 @@ impl Shared {
     /// Hands what has changed to the history, if it can take it now; if not, changes pile up as one.
     pub(crate) fn save(&self) {
         let Some(history) = &self.options.history else { return };
-        if !history.is_ready() {
-            let dropped = self.state_mut().drop_unsaved(MAX_UNSAVED);
-            if dropped > 0 {
-                history.note_skipped(dropped);
-            }
-            return;
+        let mut all = false;
+        while !all && history.is_ready() {
+            let mut batch = Batch::default();
+            all = self.state_mut().save(
+                SAVED_AT_ONCE,
+                |task| batch.tasks.push(task.clone()),
+                |worker| batch.workers.push(SavedWorker::of(worker)),
+            );
+            history.write(batch);
         }
-        let mut batch = Batch::default();
-        self.state_mut().save(
-            |task| batch.tasks.push(task.clone()),
-            |worker| batch.workers.push(SavedWorker::of(worker)),
-        );
-        history.write(batch);
+        history.note_skipped(self.state_mut().take_skipped());
+    }
+
+    /// Hands over what is left at the end, however long it takes until the history can take it: who waits for the end has
+    /// a deadline.
+    pub(crate) async fn save_all(&self) {
+        let Some(history) = &self.options.history else { return };
+        loop {
+            self.save();
+            if self.state().is_saved() {
+                return;
+            }
+            while !history.is_ready() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
     }
 
     pub(crate) async fn look_at_queues(&self, celery: &Celery) {

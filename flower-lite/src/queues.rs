@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use celery_broker::Celery;
 use celery_protocol::{QueueName, TaskState};
@@ -18,6 +19,8 @@ use crate::state::time::UnixTime;
 const MAX_QUEUES: usize = 1_000;
 /// Seconds over which the speed of workers is taken.
 const WINDOW: f64 = 60.0;
+/// How long the broker may take for all of them.
+const DEADLINE: Duration = Duration::from_secs(5);
 /// How many waiting tasks are looked at for the age of the oldest one.
 const LOOKED_AT: usize = 10_000;
 
@@ -65,8 +68,18 @@ impl Queues {
         lock(&self.queues).clone()
     }
 
-    /// Looks at every queue that workers read, at the default one, and at those seen before.
+    /// Looks at every queue that workers read, at the default one, and at those seen before. While the broker can't be
+    /// asked, what was seen last stays.
     pub async fn look(&self, celery: &Celery, answers: &Answers, judge: impl Fn() -> Snapshot) {
+        if !celery.health().connected {
+            return;
+        }
+        if tokio::time::timeout(DEADLINE, self.look_at_all(celery, answers, judge)).await.is_err() {
+            tracing::warn!("the broker did not tell the lengths of all queues in time");
+        }
+    }
+
+    async fn look_at_all(&self, celery: &Celery, answers: &Answers, judge: impl Fn() -> Snapshot) {
         let readers = answers.readers();
         let mut names: Vec<String> = readers.keys().cloned().collect();
         names.push(celery.default_queue().as_str().to_owned());
@@ -179,6 +192,23 @@ mod tests {
         assert_eq!(queue(Some(30), 2.0).time_to_drain(), Some(15.0));
         assert_eq!(queue(Some(30), 0.0).time_to_drain(), Some(f64::INFINITY));
         assert_eq!(queue(None, 2.0).time_to_drain(), None);
+    }
+
+    #[tokio::test]
+    async fn without_a_broker_what_was_seen_last_stays() {
+        let queue = Queue { ready: Some(3), ..Queue::default() };
+        let queues =
+            Queues { queues: Mutex::new(BTreeMap::from([("math".to_owned(), queue)])), ..Queues::default() };
+        let nobody = format!("amqp://guest:guest@127.0.0.1:{}//", celery_testkit::ports::free());
+        let celery = Celery::builder("test").broker(&nobody).start().expect("right settings");
+        queues
+            .look(&celery, &Answers::default(), || Snapshot {
+                now: UnixTime::EPOCH,
+                ended: HashMap::new(),
+                oldest: HashMap::new(),
+            })
+            .await;
+        assert_eq!(queues.all().get("math").and_then(|queue| queue.ready), Some(3));
     }
 
     #[test]

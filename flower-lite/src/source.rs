@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use celery_broker::control::Destination;
 use celery_broker::event::{EventsOptions, Received, Receiver};
-use celery_broker::{BrokerError, Celery};
+use celery_broker::{BackendError, BackendErrorKind, BrokerError, Celery};
 use celery_protocol::control::Command;
 use celery_protocol::{ResultMeta, TaskId, TaskState};
 use tokio::sync::mpsc;
@@ -165,12 +165,32 @@ pub(crate) async fn keep_completing(shared: Arc<Shared>, celery: Celery, stop: C
             if ids.is_empty() {
                 continue;
             }
-            match celery.backend().get_many(&ids).await {
-                Ok(metas) => metas.into_iter().flatten().for_each(|meta| complete(&shared, &meta)),
+            match ask_backend(&celery, &ids).await {
+                Ok(metas) => metas.iter().for_each(|meta| complete(&shared, meta)),
                 Err(error) => tracing::debug!(%error, "the result backend could not be asked"),
             }
         }
     }
+}
+
+/// What the backend knows of these tasks. A result that can't be read must not hide the others: then each is asked for by
+/// itself.
+async fn ask_backend(celery: &Celery, ids: &[TaskId]) -> Result<Vec<ResultMeta>, BackendError> {
+    match celery.backend().get_many(ids).await {
+        Err(error) if error.kind() == BackendErrorKind::Decode => {}
+        told => return told.map(|metas| metas.into_iter().flatten().collect()),
+    }
+    let mut metas = Vec::new();
+    for id in ids {
+        match celery.backend().get(id).await {
+            Ok(meta) => metas.extend(meta),
+            Err(error) if error.kind() == BackendErrorKind::Decode => {
+                tracing::debug!(%error, task = %id, "a stored result can't be read");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(metas)
 }
 
 fn complete(shared: &Shared, meta: &ResultMeta) {

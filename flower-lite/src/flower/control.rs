@@ -115,6 +115,16 @@ async fn ask(celery: &Celery, worker: &str, command: &Command) -> Result<Result<
     Ok(outcome)
 }
 
+/// The same as an answer: the worker's words, or 403 with what failed and why.
+async fn asked(
+    celery: &Celery,
+    worker: &str,
+    command: &Command,
+    failed: impl FnOnce(String) -> String,
+) -> Result<HttpResponse, Refused> {
+    ask(celery, worker, command).await?.map(message).map_err(|reason| Refused::forbidden(failed(reason)))
+}
+
 fn words(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
@@ -235,12 +245,8 @@ pub(super) async fn add_consumer(
     let queue = parameters.required("queue")?.to_owned();
     let new = NewQueue { queue, exchange: None, exchange_type: "direct".into(), routing_key: None };
     let name = new.queue.clone();
-    match ask(celery, &worker, &Command::AddConsumer(new)).await? {
-        Ok(said) => Ok(message(said)),
-        Err(reason) => {
-            Err(Refused::forbidden(format!("Failed to add '{name}' consumer to '{worker}' worker: {reason}")))
-        }
-    }
+    let failed = |reason| format!("Failed to add '{name}' consumer to '{worker}' worker: {reason}");
+    asked(celery, &worker, &Command::AddConsumer(new), failed).await
 }
 
 /// `POST /api/worker/queue/cancel-consumer/{name}?queue=`.
@@ -254,12 +260,9 @@ pub(super) async fn cancel_consumer(
     require_worker(&monitor, &worker)?;
     let parameters = Parameters::read(&request, &body)?;
     let queue = parameters.required("queue")?.to_owned();
-    match ask(celery, &worker, &Command::CancelConsumer { queue: queue.clone() }).await? {
-        Ok(said) => Ok(message(said)),
-        Err(reason) => Err(Refused::forbidden(format!(
-            "Failed to cancel '{queue}' consumer from '{worker}' worker: {reason}"
-        ))),
-    }
+    let command = Command::CancelConsumer { queue: queue.clone() };
+    let failed = |reason| format!("Failed to cancel '{queue}' consumer from '{worker}' worker: {reason}");
+    asked(celery, &worker, &command, failed).await
 }
 
 /// `POST /api/task/revoke/{id}?terminate=&signal=`.
@@ -293,10 +296,7 @@ pub(super) async fn timeout(
     require_task(&monitor, &task)?;
     require_worker(&monitor, worker)?;
     let command = Command::TimeLimit { task_name: task.to_string(), hard, soft };
-    match ask(celery, worker, &command).await? {
-        Ok(said) => Ok(message(said)),
-        Err(reason) => Err(Refused::forbidden(format!("Failed to set timeouts: '{reason}'"))),
-    }
+    asked(celery, worker, &command, |reason| format!("Failed to set timeouts: '{reason}'")).await
 }
 
 /// `POST /api/task/rate-limit/{name}` with `workername`, `ratelimit`.
@@ -313,8 +313,5 @@ pub(super) async fn rate_limit(
     require_task(&monitor, &task)?;
     require_worker(&monitor, worker)?;
     let command = Command::RateLimit { task_name: task.to_string(), rate_limit: Some(limit) };
-    match ask(celery, worker, &command).await? {
-        Ok(said) => Ok(message(said)),
-        Err(reason) => Err(Refused::forbidden(format!("Failed to set rate limit: '{reason}'"))),
-    }
+    asked(celery, worker, &command, |reason| format!("Failed to set rate limit: '{reason}'")).await
 }

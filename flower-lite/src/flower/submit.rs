@@ -189,8 +189,11 @@ pub(super) async fn apply(
     let told = Told::new(result.id());
     match result.wait(timeout).await {
         Ok(meta) => Ok(told.with_result(&meta, monitor.redactor()).with_state(&meta.status).answer()),
-        Err(GetError::Timeout) => Ok(told.with_state(&result.state().await?).answer()),
-        Err(error) => Err(Refused::unavailable(&error)),
+        Err(GetError::Timeout) => Ok(told.with_state(&state_now(&result).await).answer()),
+        Err(error) => {
+            tracing::warn!(%error, task = %result.id(), "the result of a task that was sent could not be waited for");
+            Ok(told.with_state(&TaskState::Pending).answer())
+        }
     }
 }
 
@@ -222,7 +225,16 @@ async fn sent(celery: &Celery, call: Call) -> Result<HttpResponse, Refused> {
     tracing::info!(task = call.signature.task.as_str(), "send");
     let result = send(celery, call).await?;
     let told = Told::new(result.id());
-    if has_backend(celery) { Ok(told.with_state(&result.state().await?).answer()) } else { Ok(told.answer()) }
+    Ok(if has_backend(celery) { told.with_state(&state_now(&result).await).answer() } else { told.answer() })
+}
+
+/// The state of a task that was sent. It is pending for all that can be told while the backend can't be asked: whoever
+/// sent it must get its id, and must not send it again.
+async fn state_now(result: &AsyncResult<Value>) -> TaskState {
+    result.state().await.unwrap_or_else(|error| {
+        tracing::warn!(%error, task = %result.id(), "the state of a task that was sent could not be read");
+        TaskState::Pending
+    })
 }
 
 /// `GET /api/task/result/{id}?timeout=`.

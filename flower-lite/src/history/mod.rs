@@ -30,7 +30,7 @@ const UNDER_WAY: usize = 2;
 /// How many connections readers keep.
 const READERS: usize = 4;
 /// How long a reader waits for a lock; in WAL mode hardly ever.
-const LOCK: Duration = Duration::from_secs(5);
+const LOCK: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 5_000 });
 /// The most tasks of one workflow.
 const MAX_MEMBERS: usize = 10_000;
 

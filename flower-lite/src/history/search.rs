@@ -407,7 +407,8 @@ impl<'a> Search<'a> {
         let raw = |index: usize| row.get_ref(index).map(|value| value.as_str().unwrap_or_default());
         Ok(contains_ignoring_case(raw(2)?, escaped)
             || contains_ignoring_case(raw(0)?, text)
-            || text.contains(['\n', '{', ',', ':']))
+            // The fields of an own event are JSON within JSON: there these stand for themselves.
+            || text.contains(['\n', '{', ',', ':', '"', '\\']))
     }
 }
 

@@ -75,18 +75,26 @@ fn life(i: usize) -> Vec<Value> {
 
 fn saved(state: &mut ClusterState) -> Batch {
     let mut batch = Batch::default();
-    state.save(|task| batch.tasks.push(task.clone()), |worker| batch.workers.push(SavedWorker::of(worker)));
+    state.save(
+        usize::MAX,
+        |task| batch.tasks.push(task.clone()),
+        |worker| batch.workers.push(SavedWorker::of(worker)),
+    );
     batch
 }
 
 fn wait(history: &History) {
-    for _ in 0..10_000 {
-        if history.is_idle() {
+    until("the history to be written", || history.is_idle());
+}
+
+fn until(what: &str, check: impl Fn() -> bool) {
+    for _ in 0..20_000 {
+        if check() {
             return;
         }
         std::thread::park_timeout(Duration::from_millis(1));
     }
-    panic!("the history was not written");
+    panic!("waited too long for {what}");
 }
 
 fn filled(folder: &Folder, count: usize) -> (History, ClusterState) {
@@ -271,19 +279,71 @@ fn what_is_too_old_or_too_much_goes_oldest_first() {
     let folder = Folder::new();
     let (history, _) = filled(&folder, 60);
     let mut connection = Connection::open(history.path()).expect("it opens");
-    let age = Duration::from_secs_f64((crate::clock::now().seconds() - (NOW + 20.0)).max(0.0));
-    if age > Duration::ZERO {
-        let kept = Retention { age, bytes: u64::MAX };
-        writer::retain(&mut connection, kept, &history.shared).expect("it writes");
-        let left = all(&history, &Query { oldest_first: true, ..Query::default() });
-        assert!(left.first().is_some_and(|first| first >= &"id-00020".to_owned()), "{left:?}");
-    }
+    let kept = Retention { age: Duration::from_secs(100), bytes: u64::MAX };
+    let gone = writer::retain(&mut connection, kept, now().plus(120.0), &history.shared).expect("it writes");
+    let left = all(&history, &Query { oldest_first: true, ..Query::default() });
+    assert_eq!((gone, left.len(), left.first().map(String::as_str)), (20, 40, Some("id-00020")));
     let nothing = Retention { age: Duration::from_secs(1 << 40), bytes: 0 };
-    writer::retain(&mut connection, nothing, &history.shared).expect("it writes");
+    writer::retain(&mut connection, nothing, now(), &history.shared).expect("it writes");
     assert_eq!(all(&history, &Query::default()), Vec::<String>::new());
     let texts =
         connection.query_row("SELECT count(*) FROM task_text('\"app\"')", [], |row| row.get::<_, u64>(0));
     assert_eq!(texts, Ok(0), "nor is their text");
+}
+
+#[test]
+fn a_batch_that_can_not_be_written_now_is_written_later() {
+    let folder = Folder::new();
+    let (history, mut state) = filled(&folder, 3);
+    let other = Connection::open(history.path()).expect("it opens");
+    other.execute_batch("BEGIN IMMEDIATE").expect("the file is free");
+    life(3).iter().for_each(|event| apply(&mut state, event));
+    history.write(saved(&mut state));
+    until("it to fail", || history.numbers().failures > 0);
+    assert!(!history.is_idle(), "it is not given up");
+    other.execute_batch("ROLLBACK").expect("the file is given back");
+    wait(&history);
+    assert_eq!((history.numbers().tasks, history.numbers().skipped), (4, 0));
+    assert!(history.task("id-00003").expect("it reads").is_some());
+}
+
+#[test]
+fn a_batch_that_can_never_be_written_is_counted_as_skipped() {
+    let folder = Folder::new();
+    let (history, mut state) = filled(&folder, 3);
+    let other = Connection::open(history.path()).expect("it opens");
+    other.execute_batch("DROP TABLE task_text").expect("gone");
+    (3..5).flat_map(life).for_each(|event| apply(&mut state, &event));
+    history.write(saved(&mut state));
+    wait(&history);
+    let numbers = history.numbers();
+    assert_eq!((numbers.tasks, numbers.skipped), (3, 2));
+    assert!(numbers.failures > 1, "it was tried again");
+}
+
+#[test]
+fn fields_of_own_events_are_found_as_they_are_written() {
+    let folder = Folder::new();
+    let history = History::open(&folder.options()).expect("it opens");
+    let mut state = ClusterState::new(Limits::default(), now());
+    state.begin_saving();
+    for i in 0..40 {
+        life(i).iter().for_each(|event| apply(&mut state, event));
+        apply(
+            &mut state,
+            &json!({ "type": "task-progress", "uuid": format!("id-{i:05}"), "hostname": "w0@h", "timestamp": i,
+                "stage": format!("load{i}"), "path": r"C:\temp" }),
+        );
+    }
+    history.write(saved(&mut state));
+    wait(&history);
+    for (text, count) in
+        [(r#""load7""#, 1), (r#""stage""#, 40), (r#"load7""#, 1), (r"\\temp", 40), (r#"number "12""#, 1)]
+    {
+        let query = Query { text: Some(text.into()), ..Query::default() };
+        assert_eq!(expected(&state, &query).len(), count, "{text}");
+        assert_eq!(all(&history, &query), expected(&state, &query), "{text}");
+    }
 }
 
 #[test]

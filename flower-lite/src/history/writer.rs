@@ -6,13 +6,14 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
 
 use super::{Batch, Retention, Shared, record};
 use crate::clock;
 use crate::state::mark::Mark;
 use crate::state::memory::SavedWorker;
 use crate::state::task::Task;
+use crate::state::time::UnixTime;
 
 /// How often it is looked whether something must go.
 const LOOK: Duration = Duration::from_secs(2);
@@ -20,12 +21,17 @@ const LOOK: Duration = Duration::from_secs(2);
 const SLICE: usize = 2_000;
 /// How many slices go in one look.
 const SLICES: usize = 20;
+/// The first pause before a batch is tried again; it doubles up to the longest one.
+const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 5 } else { 200 });
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How often a batch is tried whose failure does not look as if it would pass by itself.
+const TRIES: u32 = 3;
 
 /// Runs until nobody can send batches any more.
 pub(super) fn run(
     mut connection: Connection,
     batches: &Receiver<Batch>,
-    shared: &Shared,
+    shared: &Arc<Shared>,
     retention: Retention,
 ) {
     let mut names = HashSet::new();
@@ -33,32 +39,68 @@ pub(super) fn run(
     loop {
         match batches.recv_timeout(LOOK) {
             Ok(batch) => {
-                let outcome = write(&mut connection, &batch, &mut names);
+                persist(&mut connection, &batch, &mut names, shared);
                 shared.busy.fetch_sub(1, Ordering::AcqRel);
-                match outcome {
-                    Ok(added) => {
-                        shared.tasks.fetch_add(added, Ordering::Relaxed);
-                    }
-                    Err(error) => {
-                        shared.failures.fetch_add(1, Ordering::Relaxed);
-                        // Names of a transaction that was undone are not there.
-                        names.clear();
-                        tracing::error!(%error, tasks = batch.tasks.len(), "the history could not be written");
-                    }
-                }
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
         if looked.elapsed() >= LOOK {
             looked = Instant::now();
-            if let Err(error) = retain(&mut connection, retention, shared) {
+            if let Err(error) = retain(&mut connection, retention, clock::now(), shared) {
                 shared.failures.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(%error, "old tasks could not be removed from the history");
             }
         }
     }
     let _ = connection.execute_batch("PRAGMA optimize; PRAGMA wal_checkpoint(TRUNCATE);");
+}
+
+/// Writes a batch, again and again while the disk is full or another process has the file: meanwhile the collector holds
+/// back what comes. What can't be written for another reason is skipped, and counted.
+fn persist(connection: &mut Connection, batch: &Batch, names: &mut HashSet<Arc<str>>, shared: &Arc<Shared>) {
+    let tasks = batch.tasks.len();
+    let mut pause = PAUSE;
+    for tried in 1.. {
+        let error = match write(connection, batch, names) {
+            Ok(added) => {
+                shared.tasks.fetch_add(added, Ordering::Relaxed);
+                return;
+            }
+            Err(error) => error,
+        };
+        shared.failures.fetch_add(1, Ordering::Relaxed);
+        // Names of a transaction that was undone are not there.
+        names.clear();
+        // Nobody waits for it any more when this thread alone holds the history.
+        if Arc::strong_count(shared) == 1 || tried >= TRIES && !may_pass(&error) {
+            shared.skipped.fetch_add(tasks as u64, Ordering::Relaxed);
+            tracing::error!(%error, tasks, "the history could not be written; these changes are not in it");
+            return;
+        }
+        tracing::warn!(%error, tasks, "the history could not be written; trying again");
+        let until = Instant::now() + pause;
+        while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            std::thread::park_timeout(left);
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Whether a failure is of the kind that passes: the disk is full or failing, or the file is another's for now.
+fn may_pass(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::ReadOnly
+                | ErrorCode::OutOfMemory
+        )
+    )
 }
 
 /// Writes a batch; gives how many of its tasks are new.
@@ -96,7 +138,7 @@ fn put(transaction: &Transaction<'_>, task: &Task) -> rusqlite::Result<bool> {
         .optional()?;
     let Some((n, digest, first, count)) = known else {
         let text = record::text(task);
-        let n = insert(transaction, task, record::digest(&text))?;
+        let n = upsert(transaction, task, record::digest(&text))?;
         index(transaction, n, &text)?;
         return Ok(true);
     };
@@ -112,7 +154,7 @@ fn put(transaction: &Transaction<'_>, task: &Task) -> rusqlite::Result<bool> {
     };
     let text = record::text(task);
     let new = record::digest(&text);
-    update(transaction, n, task, new)?;
+    upsert(transaction, task, new)?;
     if new != digest {
         index(transaction, n, &text)?;
     }
@@ -128,53 +170,35 @@ fn merge(transaction: &Transaction<'_>, n: i64, task: &Task) -> rusqlite::Result
     Ok(record::task(task.id().as_str(), marks, forgotten.max(task.forgotten())))
 }
 
-fn insert(transaction: &Transaction<'_>, task: &Task, digest: i64) -> rusqlite::Result<i64> {
+/// Writes a task's row, new or not; gives its number.
+fn upsert(transaction: &Transaction<'_>, task: &Task, digest: i64) -> rusqlite::Result<i64> {
     let call = task.call();
     transaction
         .prepare_cached(
             "INSERT INTO task (id, at, state, name, worker, queue, runtime, root, digest, first, count, forgotten, marks)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+             ON CONFLICT (id) DO UPDATE SET at = ?2, state = ?3, name = ?4, worker = ?5, queue = ?6, runtime = ?7,
+             root = ?8, digest = ?9, first = ?10, count = ?11, forgotten = ?12, marks = ?13
+             RETURNING n",
         )?
-        .insert(params![
-            task.id().as_str(),
-            task.listed_at().seconds(),
-            task.state().as_str(),
-            task.name().map(|name| &**name),
-            task.worker().map(|worker| &**worker),
-            task.sent().and_then(|(sent, _)| sent.queue.as_deref()),
-            task.runtime(),
-            call.and_then(|call| call.root.as_ref()).map(|root| root.as_str()),
-            digest,
-            first(task),
-            task.marks().len(),
-            task.forgotten(),
-            record::write(task),
-        ])
-}
-
-fn update(transaction: &Transaction<'_>, n: i64, task: &Task, digest: i64) -> rusqlite::Result<()> {
-    let call = task.call();
-    transaction
-        .prepare_cached(
-            "UPDATE task SET at = ?2, state = ?3, name = ?4, worker = ?5, queue = ?6, runtime = ?7, root = ?8,
-             digest = ?9, first = ?10, count = ?11, forgotten = ?12, marks = ?13 WHERE n = ?1",
-        )?
-        .execute(params![
-            n,
-            task.listed_at().seconds(),
-            task.state().as_str(),
-            task.name().map(|name| &**name),
-            task.worker().map(|worker| &**worker),
-            task.sent().and_then(|(sent, _)| sent.queue.as_deref()),
-            task.runtime(),
-            call.and_then(|call| call.root.as_ref()).map(|root| root.as_str()),
-            digest,
-            first(task),
-            task.marks().len(),
-            task.forgotten(),
-            record::write(task),
-        ])?;
-    Ok(())
+        .query_row(
+            params![
+                task.id().as_str(),
+                task.listed_at().seconds(),
+                task.state().as_str(),
+                task.name().map(|name| &**name),
+                task.worker().map(|worker| &**worker),
+                task.sent().and_then(|(sent, _)| sent.queue.as_deref()),
+                task.runtime(),
+                call.and_then(|call| call.root.as_ref()).map(|root| root.as_str()),
+                digest,
+                first(task),
+                task.marks().len(),
+                task.forgotten(),
+                record::write(task),
+            ],
+            |row| row.get(0),
+        )
 }
 
 fn first(task: &Task) -> f64 {
@@ -199,10 +223,11 @@ fn put_worker(transaction: &Transaction<'_>, worker: &SavedWorker) -> rusqlite::
 pub(super) fn retain(
     connection: &mut Connection,
     retention: Retention,
+    now: UnixTime,
     shared: &Shared,
 ) -> rusqlite::Result<u64> {
     const OLDEST: &str = "SELECT n FROM task WHERE at < ?1 ORDER BY at LIMIT ?2";
-    let oldest = clock::now().seconds() - retention.age.as_secs_f64();
+    let oldest = now.seconds() - retention.age.as_secs_f64();
     let mut gone = 0;
     // Several slices at a time: what goes must keep up with what comes.
     for _ in 0..SLICES {

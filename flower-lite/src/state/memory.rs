@@ -1,5 +1,6 @@
 //! What of the state has not been saved yet, and putting back what was saved.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::ClusterState;
@@ -14,15 +15,27 @@ use super::worker::{Facts, Worker};
 pub(super) struct Unsaved {
     /// The version up to which everything was saved; `None` while nobody saves.
     saved: Option<u64>,
-    /// Tasks that had to make room before they were saved.
-    evicted: Vec<Task>,
+    /// Tasks that had to make room before they were saved, oldest first.
+    evicted: VecDeque<Task>,
+    /// What those cost, in bytes.
+    weight: usize,
+    /// How many of them had to make room in turn.
+    skipped: u64,
 }
 
 impl Unsaved {
-    /// Keeps a task that makes room, if it has changed since it was saved.
-    pub(super) fn evicts(&mut self, task: Task) {
-        if self.saved.is_some_and(|saved| task.version() > saved) {
-            self.evicted.push(task);
+    /// Keeps a task that makes room, if it has changed since it was saved, and no more than `room` bytes of such tasks.
+    pub(super) fn evicts(&mut self, task: Task, room: usize) {
+        if self.saved.is_none_or(|saved| task.version() <= saved) {
+            return;
+        }
+        self.weight += task.weight();
+        self.evicted.push_back(task);
+        while self.weight > room
+            && let Some(oldest) = self.evicted.pop_front()
+        {
+            self.weight = self.weight.saturating_sub(oldest.weight());
+            self.skipped += 1;
         }
     }
 }
@@ -59,22 +72,48 @@ impl ClusterState {
         self.unsaved.saved = Some(self.version);
     }
 
-    /// Shows every task and worker that has changed since this was last called.
-    pub fn save(&mut self, mut task: impl FnMut(&Task), mut worker: impl FnMut(&Worker)) {
-        let Some(saved) = self.unsaved.saved.replace(self.version) else {
-            self.unsaved.saved = None;
-            return;
-        };
-        self.unsaved.evicted.drain(..).for_each(|evicted| task(&evicted));
-        self.tasks.changed_since(saved).for_each(task);
+    /// Shows tasks and workers that have changed since this was last called, oldest change first, until about `room` bytes
+    /// of tasks were shown; the others have their turn next time. Gives whether all had.
+    pub fn save(
+        &mut self,
+        room: usize,
+        mut task: impl FnMut(&Task),
+        mut worker: impl FnMut(&Worker),
+    ) -> bool {
+        let Some(saved) = self.unsaved.saved else { return true };
+        let mut shown = 0;
+        while let Some(evicted) = self.unsaved.evicted.pop_front() {
+            self.unsaved.weight = self.unsaved.weight.saturating_sub(evicted.weight());
+            shown += evicted.weight();
+            task(&evicted);
+            if shown >= room {
+                return false;
+            }
+        }
+        let mut last = None;
+        for changed in self.tasks.changes_after(saved) {
+            // Changes of one version stay together: the next turn begins after it.
+            if shown >= room && last != Some(changed.version()) {
+                break;
+            }
+            shown += changed.weight();
+            task(changed);
+            last = Some(changed.version());
+        }
         self.workers.iter().filter(|known| known.version() > saved).for_each(&mut worker);
+        self.unsaved.saved = if shown < room { Some(self.version) } else { last.or(Some(saved)) };
+        self.is_saved()
     }
 
-    /// Drops tasks that were forgotten and wait to be saved, so that no more than `room` of them wait. Gives how many.
-    pub fn drop_unsaved(&mut self, room: usize) -> u64 {
-        let beyond = self.unsaved.evicted.len().saturating_sub(room);
-        self.unsaved.evicted.drain(..beyond);
-        beyond as u64
+    /// How many changes of tasks will not be saved, since this was last called: too many waited to be.
+    pub fn take_skipped(&mut self) -> u64 {
+        std::mem::take(&mut self.unsaved.skipped)
+    }
+
+    /// Whether everything was shown to whoever saves.
+    #[must_use]
+    pub fn is_saved(&self) -> bool {
+        self.unsaved.saved.is_none_or(|saved| saved == self.version) && self.unsaved.evicted.is_empty()
     }
 
     /// How many tasks wait to be saved though they were forgotten.

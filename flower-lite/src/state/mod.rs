@@ -47,6 +47,9 @@ use workers::Workers;
 /// The worker under whose name the events of all clients are counted.
 pub const CLIENT: &str = "client";
 
+/// Which part of the room for tasks those may take that make room and are not saved yet.
+const UNSAVED_PART: usize = 4;
+
 /// How much a monitor remembers, and how much of each text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -403,7 +406,7 @@ impl ClusterState {
             }
             self.totals.missed += u64::from(self.startless.remove(task.id()));
             evicted.push(task.id().clone());
-            self.unsaved.evicts(task);
+            self.unsaved.evicts(task, self.limits.max_bytes / UNSAVED_PART);
         }
         evicted
     }

@@ -204,6 +204,14 @@ impl Tasks {
             .filter_map(|(changed, serial)| self.tasks.get(serial).filter(|task| task.version() == *changed))
     }
 
+    /// The same, oldest change first.
+    pub fn changes_after(&self, version: u64) -> impl Iterator<Item = &Task> {
+        let from = self.changes.partition_point(|(changed, _)| *changed <= version);
+        self.changes
+            .range(from..)
+            .filter_map(|(changed, serial)| self.tasks.get(serial).filter(|task| task.version() == *changed))
+    }
+
     /// The tasks whose parent is `id`, oldest first.
     pub fn children(&self, id: &str) -> impl Iterator<Item = &Task> {
         self.children.get(id).into_iter().flatten().filter_map(|serial| self.tasks.get(serial))

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use celery_testkit::{Program, Rabbit, binary, ports, wait};
-use flower_lite::MonitorOptions;
 use flower_lite::history::{History, HistoryOptions, Retention};
+use flower_lite::{Monitor, MonitorOptions};
 use serde_json::{Value, json};
 
 use crate::helpers::{SOON, TestMonitor, event, life};
@@ -122,6 +122,35 @@ async fn a_workflow_is_shown_as_a_tree_even_where_memory_has_forgotten() {
     assert_eq!(root["children"][1]["children"][0]["id"], "d");
     assert_eq!(tree["by_state"], json!({ "RECEIVED": 4 }));
     assert_eq!(monitor.ask("api/v2/workflows/nope").await.status(), 404);
+}
+
+#[tokio::test]
+async fn a_monitor_that_ends_while_the_disk_is_slow_writes_all_it_knew() {
+    let kept = Kept::new("slow");
+    let (monitor, feed) = Monitor::fed_by_hand(kept.open());
+    let history = monitor.history().expect("one is kept").clone();
+    let other = rusqlite::Connection::open(kept.path()).expect("it opens");
+    other.execute_batch("BEGIN IMMEDIATE").expect("the file is free");
+    let mut told = 0;
+    while history.is_ready() {
+        feed.body(json!(life(&format!("id-{told}"), "demo.add")).to_string().as_bytes()).await;
+        told += 1;
+        wait::until(SOON, "a batch to be under way", async || {
+            let known = monitor.state().is_saved() || !history.is_ready();
+            if known { Ok(()) } else { Err(monitor.state().version()) }
+        })
+        .await;
+    }
+    feed.body(json!(life("last", "demo.add")).to_string().as_bytes()).await;
+    let ending = async {
+        monitor.close();
+        // As a disk that goes on when the monitor is already ending.
+        wait::nothing_for(Duration::from_millis(100)).await;
+        other.execute_batch("ROLLBACK").expect("the file is given back");
+    };
+    tokio::join!(monitor.finish(), ending);
+    assert!(history.task("last").expect("it reads").is_some(), "after {told} others");
+    assert_eq!(history.numbers().skipped, 0);
 }
 
 #[tokio::test]

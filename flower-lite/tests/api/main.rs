@@ -4,6 +4,7 @@
 
 mod access;
 mod actions;
+mod backend;
 mod flower;
 mod helpers;
 mod history;

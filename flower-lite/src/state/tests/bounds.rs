@@ -59,6 +59,54 @@ fn a_flood_of_ids_leaves_memory_flat() {
 }
 
 #[test]
+fn what_waits_for_a_slow_disk_is_bounded_in_bytes_and_counted() {
+    let limits = Limits { max_tasks: 1, max_bytes: 400 << 10, ..Limits::default() };
+    let mut state = ClusterState::new(limits, at(0.0));
+    state.begin_saving();
+    let fail = |state: &mut ClusterState, index: u32| {
+        let trouble = json!({ "exception": "E()", "traceback": "x".repeat(10_000) });
+        let now = f64::from(index);
+        state.apply(&task("failed", &format!("t{index}"), "a", now, trouble), at(now));
+    };
+    (0..1_000).for_each(|index| fail(&mut state, index));
+    let waiting = state.unsaved_evicted();
+    assert!((5..=10).contains(&waiting), "a quarter of the bytes: {waiting}");
+    assert_eq!(state.take_skipped() + waiting as u64, 999);
+    let mut shown = Vec::new();
+    assert!(state.save(usize::MAX, |task| shown.push(task.id().to_string()), |_| {}));
+    assert_eq!((shown.len(), shown.last().map(String::as_str)), (waiting + 1, Some("t999")));
+    (1_000..1_003).for_each(|index| fail(&mut state, index));
+    assert_eq!((state.unsaved_evicted(), state.take_skipped()), (2, 0), "there is room again");
+}
+
+#[test]
+fn what_is_saved_in_small_turns_is_saved_once_and_whole() {
+    let mut state = super::state();
+    state.begin_saving();
+    for index in 0..10 {
+        let id = format!("t{index}");
+        state.apply(&task("started", &id, "a", 1.0, json!({})), at(1.0));
+    }
+    state.tick(at(100.0)); // All are orphaned in one version.
+    state.apply(&task("started", "t10", "a", 101.0, json!({})), at(101.0));
+    let mut turns = Vec::new();
+    loop {
+        let mut shown = Vec::new();
+        let all = state.save(1, |task| shown.push(task.id().to_string()), |_| {});
+        turns.push(shown);
+        if all {
+            break;
+        }
+        assert!(!state.is_saved());
+    }
+    assert!(state.is_saved());
+    let shown: Vec<String> = turns.concat();
+    let distinct: std::collections::BTreeSet<&String> = shown.iter().collect();
+    assert_eq!((shown.len(), distinct.len()), (11, 11), "{turns:?}");
+    assert!(turns.len() > 1, "{turns:?}");
+}
+
+#[test]
 fn every_change_has_its_number() {
     let mut state = super::state();
     let begin = state.version();
