@@ -13,6 +13,7 @@ use celery_protocol::{QueueName, TaskState};
 use crate::inspect::{Answers, Reader};
 use crate::state::ClusterState;
 use crate::state::mark::Kind;
+use crate::state::order::Order;
 use crate::state::time::UnixTime;
 
 /// How many queues are watched.
@@ -156,10 +157,11 @@ impl Snapshot {
         });
         let ended = ended.collect();
         let mut oldest = HashMap::new();
-        let waiting = state.tasks().in_state(&TaskState::Pending).into_iter().flatten().take(LOOKED_AT);
-        for task in waiting.filter_map(|&place| state.tasks().at(place)) {
+        let waiting =
+            state.tasks().in_state(&TaskState::Pending).into_iter().flat_map(Order::iter).take(LOOKED_AT);
+        for task in waiting.filter_map(|place| state.tasks().at(place)) {
             let call = task.call();
-            if let Some(queue) = task.sent().and_then(|(sent, _)| sent.queue.as_ref()) {
+            if let Some(queue) = task.queue() {
                 // A task that is to wait is not late before its time.
                 let due = call.and_then(|call| call.eta).unwrap_or_else(|| task.listed_at());
                 let age = now.since(due.max(task.listed_at())).max(0.0);

@@ -200,7 +200,7 @@ mod tests {
             std::thread::park_timeout(Duration::from_millis(1));
         }
         let state = monitor.state();
-        let tasks = state.tasks().all().iter().filter_map(|&place| state.tasks().at(place));
+        let tasks = state.tasks().all().iter().filter_map(|place| state.tasks().at(place));
         tasks
             .map(|task| {
                 let seen = serde_json::to_value(crate::view::Task::of(task)).expect("JSON");

@@ -17,6 +17,7 @@ use crate::clock;
 use crate::collector::Input;
 use crate::live::Link;
 use crate::monitor::Shared;
+use crate::state::order::Place;
 use crate::state::time::UnixTime;
 use crate::stored;
 
@@ -156,7 +157,7 @@ pub(crate) async fn keep_completing(shared: Arc<Shared>, celery: Celery, stop: C
                 let before = clock::now().plus(-LEFT.as_secs_f64());
                 let cluster = shared.state();
                 let left = cluster.tasks().left_in(state, *after, before, ASKED_AT_ONCE);
-                left.map(|task| (task.id().clone(), (task.listed_at(), task.serial()))).collect::<Vec<_>>()
+                left.map(|task| (task.key(), Place::new(task.listed_at(), task.serial()))).collect::<Vec<_>>()
             };
             // From the beginning again once all had their turn.
             *after = left.last().filter(|_| left.len() == ASKED_AT_ONCE).map(|(_, place)| *place);

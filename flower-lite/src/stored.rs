@@ -20,9 +20,9 @@ const MAX_TEXT: usize = 256 << 10;
 /// Whether the backend may know more than the events of `task` tell.
 #[must_use]
 pub(crate) fn is_worth_a_look(task: &Task) -> bool {
-    let success = task.success().and_then(|success| success.result.as_deref());
-    let trouble = task.trouble().and_then(|trouble| trouble.traceback.as_deref());
-    !task.state().is_ready() || success.is_some_and(looks_cut) || trouble.is_some_and(looks_cut)
+    let result = task.result();
+    let traceback = task.trouble().and_then(|trouble| trouble.traceback);
+    !task.state().is_ready() || result.is_some_and(looks_cut) || traceback.is_some_and(looks_cut)
 }
 
 /// How a task ended, if the backend says that it has: as an event would have told it.

@@ -284,9 +284,9 @@ impl Query {
 fn matches_term(task: &Task, field: Option<Field>, value: &str) -> bool {
     let has = |text: Option<&str>| text.is_some_and(|text| contains_ignoring_case(text, value));
     let call = task.call();
-    let args = call.and_then(|call| call.args.as_deref());
-    let kwargs = call.and_then(|call| call.kwargs.as_deref());
-    let result = || task.success().and_then(|success| success.result.as_deref());
+    let args = call.and_then(|call| call.args);
+    let kwargs = call.and_then(|call| call.kwargs);
+    let result = || task.result();
     let (name, worker) = (task.name().map(|name| &**name), task.worker().map(|worker| &**worker));
     match field {
         Some(Field::State) => task.state().as_str().eq_ignore_ascii_case(value),
@@ -299,7 +299,7 @@ fn matches_term(task: &Task, field: Option<Field>, value: &str) -> bool {
         Some(Field::Args) => has(args),
         Some(Field::Result) => has(result()),
         None => {
-            has(Some(task.id().as_str()))
+            has(Some(task.id()))
                 || has(name)
                 || has(Some(task.state().as_str()))
                 || has(worker)
@@ -412,7 +412,7 @@ impl Listing<'_> {
         let mut rows: Vec<&Task> = tasks
             .all()
             .iter()
-            .filter_map(|&place| tasks.at(place))
+            .filter_map(|place| tasks.at(place))
             .filter(|task| self.matches(task))
             .collect();
         let total = rows.len();

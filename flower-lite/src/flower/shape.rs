@@ -54,7 +54,7 @@ impl Task {
         let trouble = task.trouble();
         let at = |kind: Kind| task.when(kind).map(UnixTime::seconds);
         let text = |text: Option<&str>| text.map(str::to_owned);
-        let root = call.and_then(|call| call.root.as_ref()).map(ToString::to_string);
+        let root = call.and_then(|call| text(call.root));
         let parent = task.parent().map(ToString::to_string);
         Task {
             uuid: task.id().to_string(),
@@ -68,30 +68,26 @@ impl Task {
             failed: at(Kind::Failed),
             retried: at(Kind::Retried),
             revoked: at(Kind::Revoked),
-            args: call.and_then(|call| text(call.args.as_deref())),
-            kwargs: call.and_then(|call| text(call.kwargs.as_deref())),
+            args: call.and_then(|call| text(call.args)),
+            kwargs: call.and_then(|call| text(call.kwargs)),
             eta: call.and_then(|call| call.eta).and_then(iso),
             expires: call.and_then(|call| call.expires).and_then(iso),
             retries: call.map(|call| call.retries),
             worker: task.worker().map(ToString::to_string),
-            result: task.success().and_then(|success| text(success.result.as_deref())),
-            exception: trouble.and_then(|trouble| text(trouble.exception.as_deref())),
+            result: text(task.result()),
+            exception: trouble.and_then(|trouble| text(trouble.exception)),
             timestamp: task.timestamp().seconds(),
-            runtime: task.success().and_then(|success| success.runtime),
-            traceback: trouble.and_then(|trouble| text(trouble.traceback.as_deref())),
-            exchange: sent.and_then(|(sent, _)| text(sent.exchange.as_deref())),
-            routing_key: sent.and_then(|(sent, _)| text(sent.routing_key.as_deref())),
+            runtime: task.measured(),
+            traceback: trouble.and_then(|trouble| text(trouble.traceback)),
+            exchange: sent.and_then(|sent| sent.exchange).map(ToString::to_string),
+            routing_key: sent.and_then(|sent| sent.routing_key).map(ToString::to_string),
             clock: task.clock(),
-            client: sent.map(|(_, client)| client.to_string()),
+            client: sent.and_then(|sent| sent.client).map(ToString::to_string),
             root: root.clone(),
             root_id: root,
             parent: parent.clone(),
             parent_id: parent,
-            children: state
-                .tasks()
-                .children(task.id().as_str())
-                .map(|child| child.id().to_string())
-                .collect(),
+            children: state.tasks().children(task.id()).map(|child| child.id().to_string()).collect(),
         }
     }
 }

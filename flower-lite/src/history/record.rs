@@ -82,9 +82,10 @@ fn is_false(flag: &bool) -> bool {
 
 /// The marks of a task as JSON.
 pub(super) fn write(task: &Task) -> String {
-    let marks: Vec<Stored<'_>> = task.marks().iter().map(stored).collect();
+    let marks = task.marks();
+    let marks: Vec<Stored<'_>> = marks.iter().map(stored).collect();
     serde_json::to_string(&marks).unwrap_or_else(|error| {
-        tracing::error!(%error, task = task.id().as_str(), "a task could not be written as JSON");
+        tracing::error!(%error, task = task.id(), "a task could not be written as JSON");
         String::from("[]")
     })
 }
@@ -203,9 +204,9 @@ fn mark(stored: Stored<'_>, share: &mut impl FnMut(&str) -> Arc<str>) -> Option<
 
 /// A task made of marks that were read back.
 pub(super) fn task(id: &str, marks: Vec<Mark>, forgotten: u32) -> Task {
-    let mut task = Task::new(TaskKey::from(id), 0);
+    let mut task = Task::new(id, 0);
     for mark in marks {
-        task.record(mark, 0);
+        task.record(&mark, 0, &mut Arc::from);
     }
     task.forgot(forgotten);
     task
@@ -213,7 +214,7 @@ pub(super) fn task(id: &str, marks: Vec<Mark>, forgotten: u32) -> Task {
 
 /// All texts of a task that are searched: id, name, arguments, result, exception, and an application's own fields.
 pub(super) fn text(task: &Task) -> String {
-    let mut text = task.id().as_str().to_owned();
+    let mut text = task.id().to_owned();
     let mut add = |part: Option<&str>| {
         if let Some(part) = part.filter(|part| !part.is_empty()) {
             text.push('\n');
@@ -222,13 +223,13 @@ pub(super) fn text(task: &Task) -> String {
     };
     let call = task.call();
     add(task.name().map(|name| &**name));
-    add(call.and_then(|call| call.args.as_deref()));
-    add(call.and_then(|call| call.kwargs.as_deref()));
-    add(task.success().and_then(|success| success.result.as_deref()));
-    add(task.trouble().and_then(|trouble| trouble.exception.as_deref()));
+    add(call.and_then(|call| call.args));
+    add(call.and_then(|call| call.kwargs));
+    add(task.result());
+    add(task.trouble().and_then(|trouble| trouble.exception));
     for mark in task.marks() {
-        if let What::Custom(custom) = &mark.what {
-            add(Some(&Value::Object(custom.fields.clone()).to_string()));
+        if let What::Custom(custom) = mark.what {
+            add(Some(&Value::Object(custom.fields).to_string()));
         }
     }
     text

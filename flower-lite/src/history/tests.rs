@@ -133,16 +133,10 @@ fn expected(state: &ClusterState, query: &Query) -> Vec<String> {
                 .as_ref()
                 .is_none_or(|glob| task.name().is_some_and(|name| celery_protocol::glob::matches(glob, name)))
             && query.worker.as_ref().is_none_or(|wanted| task.worker().is_some_and(|own| **own == **wanted))
-            && query
-                .queue
-                .as_ref()
-                .is_none_or(|wanted| task.sent().and_then(|(sent, _)| sent.queue.as_deref()) == Some(wanted))
+            && query.queue.as_ref().is_none_or(|wanted| task.queue().is_some_and(|own| **own == **wanted))
             && query.root.as_ref().is_none_or(|wanted| {
-                task.id().as_str() == wanted
-                    || task
-                        .call()
-                        .and_then(|call| call.root.as_ref())
-                        .is_some_and(|root| root.as_str() == wanted)
+                task.id() == wanted
+                    || task.call().and_then(|call| call.root).is_some_and(|root| root == wanted)
             })
             && query.since.is_none_or(|since| at >= since)
             && query.until.is_none_or(|until| at <= until)
@@ -150,7 +144,7 @@ fn expected(state: &ClusterState, query: &Query) -> Vec<String> {
             && query.max_runtime.is_none_or(|most| task.runtime().is_some_and(|own| own <= most))
             && query.text.as_ref().is_none_or(|text| contains_ignoring_case(&record::text(task), text))
     };
-    let tasks = state.tasks().all().iter().filter_map(|&place| state.tasks().at(place)).filter(fits);
+    let tasks = state.tasks().all().iter().filter_map(|place| state.tasks().at(place)).filter(fits);
     let ids = tasks.map(|task| task.id().to_string());
     if query.oldest_first { ids.collect() } else { ids.collect::<Vec<_>>().into_iter().rev().collect() }
 }

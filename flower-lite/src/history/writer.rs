@@ -10,7 +10,6 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
 
 use super::{Batch, Retention, Shared, record};
 use crate::clock;
-use crate::state::mark::Mark;
 use crate::state::memory::SavedWorker;
 use crate::state::task::Task;
 use crate::state::time::UnixTime;
@@ -132,7 +131,7 @@ pub(super) fn write(
 fn put(transaction: &Transaction<'_>, task: &Task) -> rusqlite::Result<bool> {
     let known = transaction
         .prepare_cached("SELECT n, digest, first, count FROM task WHERE id = ?1")?
-        .query_row([task.id().as_str()], |row| {
+        .query_row([task.id()], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, f64>(2)?, row.get::<_, usize>(3)?))
         })
         .optional()?;
@@ -143,8 +142,7 @@ fn put(transaction: &Transaction<'_>, task: &Task) -> rusqlite::Result<bool> {
         return Ok(true);
     };
     // It was forgotten and came up again: what is on disk knows more than memory does.
-    let same =
-        task.marks().len() >= count && task.marks().first().is_some_and(|mark| mark.at.seconds() == first);
+    let same = task.count() >= count && task.first_at().is_some_and(|at| at.seconds() == first);
     let merged;
     let task = if same {
         task
@@ -166,8 +164,8 @@ fn merge(transaction: &Transaction<'_>, n: i64, task: &Task) -> rusqlite::Result
         .prepare_cached("SELECT marks, forgotten FROM task WHERE n = ?1")?
         .query_row([n], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let mut marks = record::read(&json, |name| Arc::from(name));
-    marks.extend(task.marks().iter().cloned());
-    Ok(record::task(task.id().as_str(), marks, forgotten.max(task.forgotten())))
+    marks.extend(task.marks());
+    Ok(record::task(task.id(), marks, forgotten.max(task.forgotten())))
 }
 
 /// Writes a task's row, new or not; gives its number.
@@ -183,17 +181,17 @@ fn upsert(transaction: &Transaction<'_>, task: &Task, digest: i64) -> rusqlite::
         )?
         .query_row(
             params![
-                task.id().as_str(),
+                task.id(),
                 task.listed_at().seconds(),
                 task.state().as_str(),
                 task.name().map(|name| &**name),
                 task.worker().map(|worker| &**worker),
-                task.sent().and_then(|(sent, _)| sent.queue.as_deref()),
+                task.queue().map(|queue| &**queue),
                 task.runtime(),
-                call.and_then(|call| call.root.as_ref()).map(|root| root.as_str()),
+                call.and_then(|call| call.root),
                 digest,
                 first(task),
-                task.marks().len(),
+                task.count(),
                 task.forgotten(),
                 record::write(task),
             ],
@@ -202,7 +200,7 @@ fn upsert(transaction: &Transaction<'_>, task: &Task, digest: i64) -> rusqlite::
 }
 
 fn first(task: &Task) -> f64 {
-    task.marks().first().map_or(0.0, |mark: &Mark| mark.at.seconds())
+    task.first_at().map_or(0.0, UnixTime::seconds)
 }
 
 fn index(transaction: &Transaction<'_>, n: i64, text: &str) -> rusqlite::Result<()> {

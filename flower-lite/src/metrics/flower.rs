@@ -7,6 +7,7 @@ use celery_protocol::TaskState;
 
 use super::page::Page;
 use crate::state::ClusterState;
+use crate::state::order::Order;
 use crate::state::timings::{Key, Timing};
 
 pub(super) fn render(page: &mut Page, state: &ClusterState) {
@@ -67,9 +68,9 @@ fn prefetched<'a>(
         .filter(|(_, timing)| timing.prefetch.is_some())
         .map(|((worker, task), _)| ((&**worker, &**task), 0))
         .collect();
-    let received = state.tasks().in_state(&TaskState::Received).into_iter().flatten();
-    for task in received.filter_map(|&place| state.tasks().at(place)) {
-        let waits = task.call().is_some_and(|call| call.eta.is_some());
+    let received = state.tasks().in_state(&TaskState::Received).into_iter().flat_map(Order::iter);
+    for task in received.filter_map(|place| state.tasks().at(place)) {
+        let waits = task.waits();
         let worker = task.worker().filter(|name| state.worker(name).is_some_and(|worker| worker.is_online()));
         if let (Some(worker), false) = (worker, waits) {
             let name = task.name().map_or("", |name| &**name);

@@ -127,7 +127,7 @@ impl ClusterState {
         self.version += 1;
         let version = self.version;
         for mark in marks {
-            self.tasks.record(id, mark, version);
+            self.tasks.record(id.as_str(), &mark, version);
         }
         self.tasks.forgot(id.as_str(), forgotten);
         self.move_running(id, None, version);
@@ -152,10 +152,10 @@ impl ClusterState {
     pub fn complete(&mut self, id: &str, at: Option<UnixTime>, what: What, now: UnixTime) -> bool {
         let Some(task) = self.tasks.get(id) else { return false };
         let origin = task.worker().cloned().unwrap_or_else(|| self.names.share(""));
-        let (key, clock) = (task.id().clone(), task.clock());
+        let (key, clock) = (task.key(), task.clock());
         let mark = Mark { at: at.unwrap_or(now), clock, origin, what, stored: true };
         let version = self.version + 1;
-        let recorded = self.tasks.record(&key, mark, version);
+        let recorded = self.tasks.record(id, &mark, version);
         if recorded.taken == Taken::Known {
             return false;
         }

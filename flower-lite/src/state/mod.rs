@@ -13,6 +13,8 @@ pub mod mark;
 pub mod memory;
 pub mod names;
 pub mod observe;
+pub mod order;
+mod packed;
 pub mod query;
 pub mod rollup;
 pub mod series;
@@ -252,7 +254,7 @@ impl ClusterState {
         let origin = mark.origin.clone();
         let sent = (mark.at, mark.clock);
 
-        let recorded = self.tasks.record(&id, mark, version);
+        let recorded = self.tasks.record(id.as_str(), &mark, version);
         let new = recorded.taken == Taken::New;
         if new {
             self.version = version;
@@ -293,7 +295,7 @@ impl ClusterState {
         let Some(task) = self.tasks.get(id.as_str()) else { return };
         let name = task.name().cloned().unwrap_or_else(|| self.names.share(""));
         let started = task.when(Kind::Started);
-        let runtime = task.success().and_then(|success| success.runtime);
+        let runtime = task.measured();
         if let Some(happened) = Happened::of(kind, task) {
             self.rollup.count(worker, &name, happened, received);
         }
@@ -301,8 +303,8 @@ impl ClusterState {
             Kind::Retried => {}
             Kind::Started => {
                 self.startless.remove(id);
-                let waits = task.call().is_some_and(|call| call.eta.is_some());
-                if let (Some(received), Some(started), false) = (task.when(Kind::Received), started, waits) {
+                let received = task.when(Kind::Received).filter(|_| !task.waits());
+                if let (Some(received), Some(started)) = (received, started) {
                     self.timings.waited(worker, &name, started.since(received).max(0.0));
                 }
             }
@@ -338,12 +340,10 @@ impl ClusterState {
         let task = self.tasks.get(id.as_str());
         let name = task.and_then(Task::name).cloned().unwrap_or_else(|| self.names.share(""));
         if let (Kind::Failed, Some(task)) = (kind, task) {
-            let exception = task.trouble().and_then(|trouble| trouble.exception.as_deref());
+            let exception = task.trouble().and_then(|trouble| trouble.exception);
             self.failures.count(origin, &name, exception.unwrap_or_default());
         }
-        if let (Kind::Sent, Some((sent, _))) = (kind, task.and_then(Task::sent))
-            && let Some(queue) = &sent.queue
-        {
+        if let (Kind::Sent, Some(queue)) = (kind, task.and_then(Task::queue)) {
             self.queues.note(&name, queue);
         }
         let worker = if kind == Kind::Sent { self.names.share(CLIENT) } else { origin.clone() };
@@ -401,11 +401,12 @@ impl ClusterState {
         let room = Room { tasks: self.limits.max_tasks.max(1), bytes: self.limits.max_bytes };
         let mut evicted = Vec::new();
         while let Some(task) = self.tasks.evict_beyond(room) {
+            let id = task.key();
             if let Some(worker) = task.worker().and_then(|name| self.workers.get_mut(name)) {
-                worker.runs_no_more(task.id());
+                worker.runs_no_more(&id);
             }
-            self.totals.missed += u64::from(self.startless.remove(task.id()));
-            evicted.push(task.id().clone());
+            self.totals.missed += u64::from(self.startless.remove(&id));
+            evicted.push(id);
             self.unsaved.evicts(task, self.limits.max_bytes / UNSAVED_PART);
         }
         evicted

@@ -5,7 +5,7 @@
 //! order looks at every matching task and keeps the best.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashSet};
+use std::collections::{BTreeMap, BinaryHeap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -13,8 +13,9 @@ use std::sync::Arc;
 use celery_protocol::{TaskState, glob};
 
 use super::mark::Kind;
+use super::order::{Order, Place};
 use super::task::{Serial, Task};
-use super::tasks::{Place, Tasks};
+use super::tasks::Tasks;
 use super::text::contains_ignoring_case;
 
 /// Which tasks are asked for; an empty filter is all of them.
@@ -125,7 +126,7 @@ pub fn page<'a>(
 pub fn facets(tasks: &Tasks, filter: &Filter) -> Facets {
     let mut facets = Facets::default();
     let names = matching_names(tasks, filter);
-    for task in tasks.all().iter().filter_map(|&place| tasks.at(place)) {
+    for task in tasks.all().iter().filter_map(|place| tasks.at(place)) {
         let state = matches_state(task, filter);
         let name = matches_name(task, names.as_ref());
         let worker = matches_worker(task, filter);
@@ -162,16 +163,10 @@ fn by_time<'a>(
     let total = search.total(tasks);
     let Some(places) = search.places else { return Page { tasks: Vec::new(), total, next: None } };
     let after = cursor.map(|cursor| cursor.place);
-    let rest: Box<dyn Iterator<Item = &Place>> = match (sort.descending, after) {
-        (true, Some(after)) => Box::new(places.range(..after).rev()),
-        (true, None) => Box::new(places.iter().rev()),
-        (false, Some(after)) => {
-            Box::new(places.range((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded)))
-        }
-        (false, None) => Box::new(places.iter()),
-    };
+    let rest: Box<dyn Iterator<Item = Place>> =
+        if sort.descending { Box::new(places.before(after).rev()) } else { Box::new(places.after(after)) };
     let mut rows: Vec<&Task> = rest
-        .filter_map(|&place| tasks.at(place))
+        .filter_map(|place| tasks.at(place))
         .filter(|task| search.matches(task))
         .take(limit + 1)
         .collect();
@@ -191,8 +186,8 @@ fn by_key<'a>(
     let mut total = 0;
     // The best rows so far; the worst of them on top.
     let mut best: BinaryHeap<Row> = BinaryHeap::with_capacity(limit + 2);
-    let places = search.places.into_iter().flatten();
-    for task in places.filter_map(|&place| tasks.at(place)).filter(|task| search.matches(task)) {
+    let places = search.places.into_iter().flat_map(Order::iter);
+    for task in places.filter_map(|place| tasks.at(place)).filter(|task| search.matches(task)) {
         total += 1;
         let row = Row { key: Key::of(task, sort.column), place: place_of(task), sort, task };
         if cursor.is_some_and(|cursor| sort.order((&row.key, row.place), (&cursor.key, cursor.place)).is_le())
@@ -218,7 +213,7 @@ fn by_key<'a>(
 struct Search<'t, 'f> {
     filter: &'f Filter,
     /// `None`: nothing can match.
-    places: Option<&'t BTreeSet<Place>>,
+    places: Option<&'t Order>,
     /// The names that match the glob.
     names: Option<HashSet<&'f str>>,
     /// The index answers the whole filter.
@@ -228,7 +223,7 @@ struct Search<'t, 'f> {
 impl<'t: 'f, 'f> Search<'t, 'f> {
     fn new(tasks: &'t Tasks, filter: &'f Filter) -> Search<'t, 'f> {
         let names = matching_names(tasks, filter);
-        let mut candidates: Vec<Option<&BTreeSet<Place>>> = Vec::new();
+        let mut candidates: Vec<Option<&Order>> = Vec::new();
         if let [state] = &filter.states[..] {
             candidates.push(tasks.in_state(state));
         }
@@ -246,7 +241,7 @@ impl<'t: 'f, 'f> Search<'t, 'f> {
             + usize::from(filter.text.is_some());
         let exact = filters == candidates.len() && filters <= 1;
         // `None` is less than any set: a filter that nothing can match decides.
-        let smallest = candidates.into_iter().min_by_key(|places| places.map(BTreeSet::len));
+        let smallest = candidates.into_iter().min_by_key(|places| places.map(Order::len));
         Search { filter, places: smallest.unwrap_or(Some(tasks.all())), names, exact }
     }
 
@@ -263,7 +258,7 @@ impl<'t: 'f, 'f> Search<'t, 'f> {
         if self.exact {
             return places.len();
         }
-        places.iter().filter_map(|&place| tasks.at(place)).filter(|task| self.matches(task)).count()
+        places.iter().filter_map(|place| tasks.at(place)).filter(|task| self.matches(task)).count()
     }
 }
 
@@ -291,16 +286,16 @@ fn matches_text(task: &Task, filter: &Filter) -> bool {
     let Some(text) = filter.text.as_deref() else { return true };
     let contains = |hay: Option<&str>| hay.is_some_and(|hay| contains_ignoring_case(hay, text));
     let call = task.call();
-    contains(Some(task.id().as_str()))
-        || contains(call.and_then(|call| call.name.as_deref()))
-        || contains(call.and_then(|call| call.args.as_deref()))
-        || contains(call.and_then(|call| call.kwargs.as_deref()))
-        || contains(task.success().and_then(|success| success.result.as_deref()))
-        || contains(task.trouble().and_then(|trouble| trouble.exception.as_deref()))
+    contains(Some(task.id()))
+        || contains(call.and_then(|call| call.name.map(|name| &**name)))
+        || contains(call.and_then(|call| call.args))
+        || contains(call.and_then(|call| call.kwargs))
+        || contains(task.result())
+        || contains(task.trouble().and_then(|trouble| trouble.exception))
 }
 
 fn place_of(task: &Task) -> Place {
-    (task.listed_at(), task.serial())
+    Place::new(task.listed_at(), task.serial())
 }
 
 impl Key {
@@ -391,7 +386,7 @@ impl FromStr for Sort {
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}.{:x}.", self.place.0.seconds().to_bits(), self.place.1)?;
+        write!(f, "{:x}.{:x}.", self.place.at().seconds().to_bits(), self.place.serial())?;
         match &self.key {
             Key::Time => f.write_str("t"),
             Key::Number(None) => f.write_str("n"),
@@ -429,7 +424,7 @@ impl Cursor {
             }
             _ => return Err(NotACursor),
         };
-        Ok(Cursor { key, place: (time, serial) })
+        Ok(Cursor { key, place: Place::new(time, serial) })
     }
 }
 

@@ -14,38 +14,41 @@ use std::sync::Arc;
 use celery_protocol::TaskState;
 
 use super::key::TaskKey;
-use super::mark::{Call, Kind, Mark, Sent, Success, Trouble, What};
+use super::mark::{Kind, Mark};
+use super::packed::{Entry, NameList, Packed};
 use super::time::UnixTime;
 
 /// How many events of one task are kept. Beyond it the oldest go, except for those that tell what was called.
 pub const MAX_MARKS: usize = 64;
 
-/// The first-seen number of a task in this process; never used again for another one.
-pub type Serial = u64;
+/// The number of a task in this process. When it is forgotten, another one may get it.
+pub type Serial = u32;
 
 /// A task as its events show it.
 #[derive(Clone, Debug)]
 pub struct Task {
-    id: TaskKey,
-    serial: Serial,
+    /// Its id, and its marks: sorted by [`Mark::order`], without duplicates, never empty once recorded.
+    packed: Packed,
     version: u64,
-    /// Sorted by [`Mark::order`], without duplicates, never empty once recorded.
-    marks: Vec<Mark>,
     /// How many marks were dropped for want of room.
     forgotten: u32,
-    /// What the marks cost, in bytes.
-    marks_weight: usize,
+    serial: Serial,
     standing: Standing,
+    /// How many marks there are.
+    count: u8,
     /// Its worker fell silent while it ran.
     orphaned: bool,
+    /// Its end was told by the result backend.
+    completed: bool,
 }
 
 /// What the timeline amounts to.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Standing {
+struct Standing {
     state: TaskState,
     at: UnixTime,
-    worker: Option<Arc<str>>,
+    /// The worker, by its number among the names.
+    worker: Option<u16>,
 }
 
 /// How a mark was taken.
@@ -57,58 +60,104 @@ pub enum Taken {
     Known,
 }
 
+/// What was called, as told when a task is sent and again when it is received; see [`mark::Call`](super::mark::Call).
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the fields are those of `mark::Call`")]
+pub struct Call<'a> {
+    pub name: Option<&'a Arc<str>>,
+    pub args: Option<&'a str>,
+    pub kwargs: Option<&'a str>,
+    pub root: Option<&'a str>,
+    pub retries: u32,
+    pub eta: Option<UnixTime>,
+    pub expires: Option<UnixTime>,
+}
+
+/// Where a task was sent, and by whom; see [`mark::Sent`](super::mark::Sent).
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the fields are those of `mark::Sent`")]
+pub struct Sent<'a> {
+    pub client: Option<&'a Arc<str>>,
+    pub queue: Option<&'a Arc<str>>,
+    pub exchange: Option<&'a Arc<str>>,
+    pub routing_key: Option<&'a Arc<str>>,
+}
+
+/// An exception: the end of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the fields are those of `mark::Trouble`")]
+pub struct Trouble<'a> {
+    pub exception: Option<&'a str>,
+    pub traceback: Option<&'a str>,
+}
+
 impl Task {
     /// A task of which nothing is known yet.
     #[must_use]
-    pub fn new(id: TaskKey, serial: Serial) -> Task {
-        let standing = Standing::nothing();
+    pub fn new(id: &str, serial: Serial) -> Task {
         Task {
-            id,
-            serial,
+            packed: Packed::new(id),
             version: 0,
-            marks: Vec::new(),
             forgotten: 0,
-            marks_weight: 0,
-            standing,
+            serial,
+            standing: Standing::nothing(),
+            count: 0,
             orphaned: false,
+            completed: false,
         }
     }
 
-    /// Puts `mark` in its place and derives everything else anew.
-    pub fn record(&mut self, mark: Mark, version: u64) -> Taken {
+    /// Puts `mark` in its place and derives everything else anew. `share` gives the one copy of a list of names.
+    pub fn record(
+        &mut self,
+        mark: &Mark,
+        version: u64,
+        share: &mut dyn FnMut(Vec<Arc<str>>) -> NameList,
+    ) -> Taken {
         let ends = mark.what.state().is_ready();
-        if mark.stored && self.marks.iter().any(|known| !known.stored && known.what.state().is_ready()) {
+        if mark.stored && self.entries().any(|known| !known.stored && known.state().is_ready()) {
             return Taken::Known;
         }
-        if ends && self.is_completed() {
+        if ends && self.completed {
             // Now it is told by the worker itself, or the backend has thought again.
-            let stored = self.marks.iter().filter(|known| known.stored).map(Mark::weight).sum();
-            self.marks_weight = self.marks_weight.saturating_sub(stored);
-            self.marks.retain(|known| !known.stored);
+            self.packed.retain(|_, known| !known.stored, share);
         }
-        match self.marks.binary_search_by(|known| known.order(&mark)) {
-            Ok(_) => return Taken::Known,
-            Err(place) => {
-                self.marks_weight += mark.weight();
-                self.marks.insert(place, mark);
+        let mut place = None;
+        for known in self.entries() {
+            match known.order(mark) {
+                std::cmp::Ordering::Less => place = Some(known.end()),
+                std::cmp::Ordering::Equal => return Taken::Known,
+                std::cmp::Ordering::Greater => break,
             }
         }
+        self.packed.insert(place, mark, share);
         self.version = version;
-        if self.marks.len() > MAX_MARKS {
-            self.forget_one();
+        if self.entries().count() > MAX_MARKS {
+            self.forget_one(share);
         }
-        self.standing = Standing::of(&self.marks);
+        self.count = u8::try_from(self.entries().count()).unwrap_or(u8::MAX);
+        self.completed = self.entries().any(|mark| mark.stored);
+        self.standing = Standing::of(&self.packed);
         Taken::New
     }
 
     /// Drops the oldest mark that doesn't tell what was called.
-    fn forget_one(&mut self) {
-        let call = self.call_index();
-        let spare = (0..self.marks.len())
-            .find(|&index| Some(index) != call && self.marks[index].what.kind() != Kind::Sent);
-        let forgotten = self.marks.remove(spare.unwrap_or(0));
-        self.marks_weight = self.marks_weight.saturating_sub(forgotten.weight());
+    fn forget_one(&mut self, share: &mut dyn FnMut(Vec<Arc<str>>) -> NameList) {
+        let call = self.call_entry().map(|call| call.end());
+        let spare = self
+            .entries()
+            .position(|entry| Some(entry.end()) != call && entry.kind != Kind::Sent)
+            .unwrap_or(0);
+        self.packed.retain(|index, _| index != spare, share);
         self.forgotten += 1;
+    }
+
+    fn entries(&self) -> super::packed::Entries<'_> {
+        self.packed.entries()
+    }
+
+    fn newest(&self, fits: impl Fn(Kind) -> bool) -> Option<Entry<'_>> {
+        self.entries().filter(|entry| fits(entry.kind)).last()
     }
 
     /// Notes whether its worker fell silent while it ran. Gives whether that is news.
@@ -128,11 +177,17 @@ impl Task {
 
     /// Its id.
     #[must_use]
-    pub fn id(&self) -> &TaskKey {
-        &self.id
+    pub fn id(&self) -> &str {
+        self.packed.id()
     }
 
-    /// Its number in the order in which this process first saw tasks.
+    /// Its id, to be kept.
+    #[must_use]
+    pub fn key(&self) -> TaskKey {
+        TaskKey::from(self.id())
+    }
+
+    /// Its number.
     #[must_use]
     pub fn serial(&self) -> Serial {
         self.serial
@@ -159,7 +214,7 @@ impl Task {
     /// The worker that had to do with it last, or that ended it.
     #[must_use]
     pub fn worker(&self) -> Option<&Arc<str>> {
-        self.standing.worker.as_ref()
+        self.packed.name(usize::from(self.standing.worker?))
     }
 
     /// Whether a worker is at it.
@@ -178,13 +233,25 @@ impl Task {
     /// Whether its end was told by the result backend and by no event.
     #[must_use]
     pub fn is_completed(&self) -> bool {
-        self.marks.iter().any(|mark| mark.stored)
+        self.completed
     }
 
     /// Its events, oldest first.
     #[must_use]
-    pub fn marks(&self) -> &[Mark] {
-        &self.marks
+    pub fn marks(&self) -> Vec<Mark> {
+        self.entries().map(|entry| entry.mark()).collect()
+    }
+
+    /// How many events of it are kept.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        usize::from(self.count)
+    }
+
+    /// When its first event happened.
+    #[must_use]
+    pub fn first_at(&self) -> Option<UnixTime> {
+        self.entries().next().map(|entry| entry.at)
     }
 
     /// How many of its events were dropped because there were more than [`MAX_MARKS`].
@@ -195,69 +262,92 @@ impl Task {
 
     /// What was called: as the worker of the newest attempt received it, else as the client sent it.
     #[must_use]
-    pub fn call(&self) -> Option<&Call> {
-        self.call_index().and_then(|index| self.marks[index].what.call())
+    pub fn call(&self) -> Option<Call<'_>> {
+        self.call_entry().map(|entry| Call {
+            name: entry.name(),
+            args: entry.args(),
+            kwargs: entry.kwargs(),
+            root: entry.root(),
+            retries: entry.retries(),
+            eta: entry.eta(),
+            expires: entry.expires(),
+        })
     }
 
-    fn call_index(&self) -> Option<usize> {
+    fn call_entry(&self) -> Option<Entry<'_>> {
         let newest = |kind: Kind| {
-            let calls = self.marks.iter().enumerate().filter(|(_, mark)| mark.what.kind() == kind);
+            let calls = self.entries().filter(|entry| entry.kind == kind);
             // `max_by_key` gives the last of equals: the newest.
-            calls.max_by_key(|(_, mark)| mark.what.call().map(|call| call.retries)).map(|(index, _)| index)
+            calls.max_by_key(Entry::retries)
         };
         newest(Kind::Received).or_else(|| newest(Kind::Sent))
     }
 
     /// The task that called it. A retry is sent by the task itself and says so: then the first attempt knows better.
     #[must_use]
-    pub fn parent(&self) -> Option<&TaskKey> {
-        let told = self.marks.iter().rev().filter_map(|mark| mark.what.call()?.parent.as_ref());
-        told.into_iter().find(|parent| **parent != self.id)
+    pub fn parent(&self) -> Option<&str> {
+        let told = self.entries().filter_map(|entry| entry.parent());
+        told.filter(|parent| *parent != self.id()).last()
     }
 
     /// The registered name.
     #[must_use]
     pub fn name(&self) -> Option<&Arc<str>> {
-        self.call().and_then(|call| call.name.as_ref())
+        self.call_entry().and_then(|call| call.name())
+    }
+
+    /// Whether it is not to be run before some time.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.call_entry().is_some_and(|call| call.eta().is_some())
     }
 
     /// How it was sent and by whom, if a client told.
     #[must_use]
-    pub fn sent(&self) -> Option<(&Sent, &Arc<str>)> {
-        self.marks.iter().rev().find_map(|mark| match &mark.what {
-            What::Sent(sent) => Some((&**sent, &mark.origin)),
-            _ => None,
+    pub fn sent(&self) -> Option<Sent<'_>> {
+        self.newest(|kind| kind == Kind::Sent).map(|entry| Sent {
+            client: entry.origin(),
+            queue: entry.queue(),
+            exchange: entry.exchange(),
+            routing_key: entry.routing_key(),
         })
     }
 
-    /// How it succeeded.
+    /// The queue that it was sent to, if a client told.
     #[must_use]
-    pub fn success(&self) -> Option<&Success> {
-        self.marks.iter().rev().find_map(|mark| match &mark.what {
-            What::Succeeded(success) => Some(&**success),
-            _ => None,
-        })
+    pub fn queue(&self) -> Option<&Arc<str>> {
+        self.sent().and_then(|sent| sent.queue)
+    }
+
+    /// Python's repr of the result, if it succeeded.
+    #[must_use]
+    pub fn result(&self) -> Option<&str> {
+        self.newest(|kind| kind == Kind::Succeeded).and_then(|entry| entry.result())
+    }
+
+    /// Seconds that it ran, as the worker that succeeded with it measured them.
+    #[must_use]
+    pub fn measured(&self) -> Option<f64> {
+        self.newest(|kind| kind == Kind::Succeeded).and_then(|entry| entry.runtime())
     }
 
     /// The exception of its last attempt that failed.
     #[must_use]
-    pub fn trouble(&self) -> Option<&Trouble> {
-        self.marks.iter().rev().find_map(|mark| match &mark.what {
-            What::Failed(trouble) | What::Retried(trouble) => Some(&**trouble),
-            _ => None,
-        })
+    pub fn trouble(&self) -> Option<Trouble<'_>> {
+        self.newest(|kind| matches!(kind, Kind::Failed | Kind::Retried))
+            .map(|entry| Trouble { exception: entry.exception(), traceback: entry.traceback() })
     }
 
     /// When it last had an event of this kind.
     #[must_use]
     pub fn when(&self, kind: Kind) -> Option<UnixTime> {
-        self.marks.iter().rev().find(|mark| mark.what.kind() == kind).map(|mark| mark.at)
+        self.newest(|known| known == kind).map(|entry| entry.at)
     }
 
     /// The highest logical clock among its events.
     #[must_use]
     pub fn clock(&self) -> u64 {
-        self.marks.iter().map(|mark| mark.clock).max().unwrap_or(0)
+        self.entries().map(|entry| entry.clock).max().unwrap_or(0)
     }
 
     /// The time by which tasks are listed: when it was received, or the first thing that is known.
@@ -265,29 +355,29 @@ impl Task {
     pub fn listed_at(&self) -> UnixTime {
         self.when(Kind::Received)
             .or_else(|| self.when(Kind::Sent))
-            .or_else(|| self.marks.first().map(|mark| mark.at))
+            .or_else(|| self.first_at())
             .unwrap_or(UnixTime::EPOCH)
     }
 
     /// Seconds that it ran: as the worker measured it, or for a failure from its start to its end.
     #[must_use]
     pub fn runtime(&self) -> Option<f64> {
-        if let Some(success) = self.success() {
-            return success.runtime;
+        if let Some(success) = self.newest(|kind| kind == Kind::Succeeded) {
+            return success.runtime();
         }
-        let end = self.marks.iter().rev().find(|mark| mark.what.kind() == Kind::Failed)?;
-        let start = self.marks.iter().rev().find(|mark| {
-            mark.what.kind() == Kind::Started && mark.origin == end.origin && mark.at <= end.at
-        })?;
-        Some(end.at.since(start.at))
+        let end = self.newest(|kind| kind == Kind::Failed)?;
+        let starts = self
+            .entries()
+            .filter(|entry| entry.kind == Kind::Started && entry.origin == end.origin && entry.at <= end.at);
+        Some(end.at.since(starts.last()?.at))
     }
 
     /// What it costs to keep this task, in bytes; an estimate that counts every text.
     #[must_use]
     pub fn weight(&self) -> usize {
-        // An entry in five indexes, in the map of ids and in the queue of recent changes.
-        const INDEXED: usize = 7 * 40;
-        size_of::<Task>() + INDEXED + self.id.as_str().len() + self.marks_weight
+        // A place in five indexes and in the queue of recent changes, a number by its id, and what the allocator takes.
+        const INDEXED: usize = 5 * 14 + 24 + 10 + 16;
+        size_of::<Task>() + INDEXED + self.packed.len()
     }
 }
 
@@ -296,28 +386,28 @@ impl Standing {
         Standing { state: TaskState::Pending, at: UnixTime::EPOCH, worker: None }
     }
 
-    fn of(marks: &[Mark]) -> Standing {
+    fn of(packed: &Packed) -> Standing {
         let mut standing = Standing::nothing();
-        match retries_in_front(marks) {
-            None => marks.iter().for_each(|mark| standing.step(mark)),
-            Some(marks) => marks.into_iter().for_each(|mark| standing.step(mark)),
+        match retries_in_front(packed) {
+            None => packed.entries().for_each(|entry| standing.step(&entry)),
+            Some(entries) => entries.iter().for_each(|entry| standing.step(entry)),
         }
         standing
     }
 
-    fn step(&mut self, mark: &Mark) {
-        let state = mark.what.state();
-        let sent = matches!(mark.what, What::Sent(_));
+    fn step(&mut self, entry: &Entry<'_>) {
+        let state = entry.state();
+        let sent = entry.kind == Kind::Sent;
         let retry = state == TaskState::Retry || self.state == TaskState::Retry;
         // A retry's message is sent before the retry is told of, so its `sent` never ends the state RETRY.
         let moves = if retry { !sent } else { height(&state) >= height(&self.state) };
         if moves {
             self.state = state;
-            self.at = mark.at;
+            self.at = entry.at;
         }
         // Who has to do with it last; once it has ended, who ended it.
         if !sent && (moves || !self.state.is_ready()) {
-            self.worker = Some(mark.origin.clone());
+            self.worker = u16::try_from(entry.origin).ok();
         }
     }
 }
@@ -343,35 +433,33 @@ fn height(state: &TaskState) -> u8 {
 /// A retry is told of after its message was sent, by another process than the one that runs it next; or by a host whose
 /// clock is ahead. So `retried` may be dated after what it led to, and would undo it. It belongs in front of the first
 /// attempt that came after its own, which is the earliest one that its worker had not been through with.
-fn retries_in_front(marks: &[Mark]) -> Option<Vec<&Mark>> {
-    let attempt = |mark: &Mark| match &mark.what {
-        What::Received(call) => Some(call.retries),
-        _ => None,
-    };
-    if !marks.iter().any(|mark| attempt(mark) > Some(0)) {
+fn retries_in_front(packed: &Packed) -> Option<Vec<Entry<'_>>> {
+    let attempt = |entry: &Entry<'_>| (entry.kind == Kind::Received).then(|| entry.retries());
+    if !packed.entries().any(|entry| attempt(&entry) > Some(0)) {
         return None;
     }
-    let mut open: HashMap<&str, Vec<u32>> = HashMap::new();
-    for mark in marks {
-        if let Some(attempt) = attempt(mark) {
-            open.entry(&mark.origin).or_default().push(attempt);
+    let entries: Vec<Entry<'_>> = packed.entries().collect();
+    let mut open: HashMap<usize, Vec<u32>> = HashMap::new();
+    for entry in &entries {
+        if let Some(attempt) = attempt(entry) {
+            open.entry(entry.origin).or_default().push(attempt);
         }
     }
     // Each mark with its place; a retry that is out of place gets that of the attempt after it.
-    let mut places: Vec<(usize, bool, &Mark)> = Vec::with_capacity(marks.len());
-    for (index, mark) in marks.iter().enumerate() {
-        let mut place = (index, true, mark);
-        if mark.what.kind() == Kind::Retried
-            && let Some(own) = open.get_mut(&*mark.origin).and_then(take_least)
-            && let Some(next) = marks.iter().position(|mark| attempt(mark) > Some(own))
+    let mut places: Vec<(usize, bool, Entry<'_>)> = Vec::with_capacity(entries.len());
+    for (index, entry) in entries.iter().enumerate() {
+        let mut place = (index, true, *entry);
+        if entry.kind == Kind::Retried
+            && let Some(own) = open.get_mut(&entry.origin).and_then(take_least)
+            && let Some(next) = entries.iter().position(|entry| attempt(entry) > Some(own))
             && next < index
         {
-            place = (next, false, mark);
+            place = (next, false, *entry);
         }
         places.push(place);
     }
     places.sort_by_key(|&(place, in_place, _)| (place, in_place));
-    Some(places.into_iter().map(|(_, _, mark)| mark).collect())
+    Some(places.into_iter().map(|(_, _, entry)| entry).collect())
 }
 
 fn take_least(attempts: &mut Vec<u32>) -> Option<u32> {

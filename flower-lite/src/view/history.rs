@@ -61,12 +61,12 @@ impl Workflow {
             *by_state.entry(member.state().as_str().to_owned()).or_default() += 1;
         }
         let known: HashMap<&str, usize> =
-            members.iter().enumerate().map(|(index, member)| (member.id().as_str(), index)).collect();
+            members.iter().enumerate().map(|(index, member)| (member.id(), index)).collect();
         let mut children: Vec<Vec<usize>> = vec![Vec::new(); members.len()];
         let mut tops = Vec::new();
         for (index, member) in members.iter().enumerate() {
-            let parent = member.parent().and_then(|parent| known.get(parent.as_str())).copied();
-            match parent.filter(|_| member.id().as_str() != root) {
+            let parent = member.parent().and_then(|parent| known.get(parent)).copied();
+            match parent.filter(|_| member.id() != root) {
                 Some(parent) => children[parent].push(index),
                 None => tops.push(index),
             }

@@ -391,16 +391,16 @@ impl Task {
             name: owned(task.name()),
             state: state.as_str().to_owned(),
             worker: owned(task.worker()),
-            queue: task.sent().and_then(|(sent, _)| owned(sent.queue.as_ref())),
-            args: call.and_then(|call| text(call.args.as_deref())),
-            kwargs: call.and_then(|call| text(call.kwargs.as_deref())),
-            result: task.success().and_then(|success| text(success.result.as_deref())),
-            exception: trouble.and_then(|trouble| text(trouble.exception.as_deref())),
+            queue: owned(task.queue()),
+            args: call.and_then(|call| text(call.args)),
+            kwargs: call.and_then(|call| text(call.kwargs)),
+            result: text(task.result()),
+            exception: trouble.and_then(|trouble| text(trouble.exception)),
             runtime: task.runtime(),
             retries: call.map(|call| call.retries),
             eta: call.and_then(|call| call.eta).map(UnixTime::seconds),
             expires: call.and_then(|call| call.expires).map(UnixTime::seconds),
-            root_id: call.and_then(|call| call.root.as_ref()).map(ToString::to_string),
+            root_id: call.and_then(|call| text(call.root)),
             parent_id: task.parent().map(ToString::to_string),
             sent: at(Kind::Sent),
             received: at(Kind::Received),
@@ -428,20 +428,20 @@ impl TaskDetail {
         let trouble = task.trouble().filter(|_| row.exception.is_some());
         TaskDetail {
             version: state.version(),
-            traceback: trouble.and_then(|trouble| text(trouble.traceback.as_deref())),
+            traceback: trouble.and_then(|trouble| text(trouble.traceback)),
             timeline: task.marks().iter().map(Entry::of).collect(),
             timeline_dropped: task.forgotten(),
             children: state
                 .tasks()
-                .children(task.id().as_str())
+                .children(task.id())
                 .take(CHILDREN_SHOWN)
                 .map(|child| child.id().to_string())
                 .collect(),
             parent: row.parent_id.clone(),
             root: row.root_id.clone(),
-            exchange: sent.and_then(|(sent, _)| owned(sent.exchange.as_ref())),
-            routing_key: sent.and_then(|(sent, _)| owned(sent.routing_key.as_ref())),
-            client: sent.map(|(_, client)| client.to_string()),
+            exchange: sent.and_then(|sent| owned(sent.exchange)),
+            routing_key: sent.and_then(|sent| owned(sent.routing_key)),
+            client: sent.and_then(|sent| owned(sent.client)),
             task: row,
             stored,
         }

@@ -114,9 +114,8 @@ fn every_change_has_its_number() {
     let middle = state.version();
     state.apply(&task("received", "t2", "a", 2.0, json!({})), at(2.0));
     state.apply(&task("started", "t1", "a", 3.0, json!({})), at(3.0));
-    let ids = |since: u64| -> Vec<&str> {
-        state.tasks().changed_since(since).map(|task| task.id().as_str()).collect()
-    };
+    let ids =
+        |since: u64| -> Vec<&str> { state.tasks().changed_since(since).map(|task| task.id()).collect() };
     assert_eq!(ids(begin), ["t1", "t2"], "newest change first, each task once");
     assert_eq!(ids(middle), ["t1", "t2"]);
     assert_eq!(ids(state.version() - 1), ["t1"]);

@@ -65,7 +65,7 @@ fn numbers_out_of_this_world_order_nothing_and_break_nothing() {
             feed(&mut state, &body);
         }
     }
-    let newest = state.tasks().all().iter().next_back().map(|place| place.0.seconds());
+    let newest = state.tasks().all().iter().next_back().map(|place| place.at().seconds());
     assert_eq!(newest, Some(NOW + 10.0), "a date in the year 9999 is the time of receipt");
     assert!(state.tasks().len() >= 4);
     assert_eq!(seen(&state, "t7")["eta"], json!(null));

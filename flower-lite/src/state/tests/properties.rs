@@ -104,8 +104,8 @@ fn knows(state: &ClusterState) -> Value {
         .tasks()
         .all()
         .iter()
-        .filter_map(|&place| state.tasks().at(place))
-        .map(|task| task.id().as_str())
+        .filter_map(|place| state.tasks().at(place))
+        .map(|task| task.id())
         .collect();
     let workers: Vec<Value> = state
         .workers()

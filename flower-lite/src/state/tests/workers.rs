@@ -126,7 +126,7 @@ fn the_running_task_of_a_silent_worker_is_orphaned_until_it_is_back() {
     state.tick(at(12.0));
     assert_eq!((&seen(&state, "one")["orphaned"], state.tasks().orphaned()), (&json!(true), 1));
     assert_eq!(seen(&state, "one")["state"], "STARTED", "Celery knows no such state");
-    let told: Vec<&str> = state.tasks().changed_since(before).map(|task| task.id().as_str()).collect();
+    let told: Vec<&str> = state.tasks().changed_since(before).map(|task| task.id()).collect();
     assert_eq!(told, ["one"], "streams tell of it, once");
 
     state.apply(&event("worker-heartbeat", "a@1", 13.0, beat), at(13.0));
