@@ -71,14 +71,14 @@ pub fn kind_of(exception: &str) -> &str {
 }
 
 fn kind(task: &Task) -> &str {
-    let exception = task.trouble().and_then(|trouble| trouble.exception.as_deref());
+    let exception = task.trouble().and_then(|trouble| trouble.exception);
     exception.map_or(UNKNOWN, kind_of)
 }
 
 /// All failed tasks, newest first.
 fn failed(tasks: &Tasks) -> impl Iterator<Item = &Task> {
-    let places = tasks.in_state(&TaskState::Failure).into_iter().flatten().rev();
-    places.filter_map(|place| tasks.at(*place))
+    let places = tasks.in_state(&TaskState::Failure).into_iter().flat_map(|places| places.iter().rev());
+    places.filter_map(|place| tasks.at(place))
 }
 
 /// The name of a task, and the type of what it raised.
@@ -92,7 +92,7 @@ pub fn groups(tasks: &Tasks, query: &Query, now: f64) -> (Vec<Group>, usize) {
     for task in failed(tasks) {
         let at = task.when(Kind::Failed).unwrap_or_else(|| task.timestamp()).seconds();
         let name = task.name().map(|name| &**name);
-        let exception = task.trouble().and_then(|trouble| trouble.exception.as_deref());
+        let exception = task.trouble().and_then(|trouble| trouble.exception);
         let worker = task.worker().map(|worker| &**worker);
         let wanted = query.since.is_none_or(|since| at >= since)
             && query.name.as_deref().is_none_or(|glob| name.is_some_and(|name| glob::matches(glob, name)))
@@ -134,7 +134,7 @@ pub fn groups(tasks: &Tasks, query: &Query, now: f64) -> (Vec<Group>, usize) {
             group.workers.insert(worker.to_owned());
         }
         if group.samples.len() < SHOWN {
-            group.samples.push(task.id().as_str().to_owned());
+            group.samples.push(task.id().to_owned());
         }
         times.push(at);
     }
@@ -164,7 +164,7 @@ fn column(at: f64, since: f64, now: f64) -> usize {
 #[must_use]
 pub fn members(tasks: &Tasks, name: Option<&str>, exception: &str, limit: usize) -> Vec<String> {
     let of_group = |task: &&Task| task.name().map(|name| &**name) == name && kind(task) == exception;
-    failed(tasks).filter(of_group).take(limit).map(|task| task.id().as_str().to_owned()).collect()
+    failed(tasks).filter(of_group).take(limit).map(|task| task.id().to_owned()).collect()
 }
 
 /// `GET /api/v2/failures`.

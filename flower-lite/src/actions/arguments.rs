@@ -66,15 +66,15 @@ fn from_events(task: &crate::state::task::Task) -> Called {
         let read = text.map(literal::to_json)?;
         read.map_err(|error| problem = Some(error.to_string())).ok()
     };
-    let args = whole(call.and_then(|call| call.args.as_deref()));
-    let kwargs = whole(call.and_then(|call| call.kwargs.as_deref()));
+    let args = whole(call.and_then(|call| call.args));
+    let kwargs = whole(call.and_then(|call| call.kwargs));
     Called {
         name: task.name().map(|name| name.to_string()),
         args,
         kwargs,
-        queue: task.sent().and_then(|(sent, _)| sent.queue.as_ref()).map(|queue| queue.to_string()),
-        root: call.and_then(|call| call.root.as_ref()).map(|root| root.as_str().to_owned()),
-        parent: call.and_then(|call| call.parent.as_ref()).map(|parent| parent.as_str().to_owned()),
+        queue: task.queue().map(|queue| queue.to_string()),
+        root: call.and_then(|call| call.root).map(str::to_owned),
+        parent: task.parent().map(str::to_owned),
         source: Some("event"),
         problem,
     }

@@ -193,7 +193,7 @@ fn select(monitor: &Monitor, asked: &Asked) -> Result<(Vec<String>, bool), Probl
                 text: text(&which.q),
             };
             let page = query::page(state.tasks(), &filter, Sort::NEWEST, None, MAX_TASKS + 1);
-            page.tasks.iter().map(|task| task.id().as_str().to_owned()).collect()
+            page.tasks.iter().map(|task| task.id().to_owned()).collect()
         }
         (None, None, Some(group)) => {
             failures::members(state.tasks(), group.name.as_deref(), &group.exception, MAX_TASKS + 1)
