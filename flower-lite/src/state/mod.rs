@@ -184,7 +184,7 @@ impl ClusterState {
     pub fn apply(&mut self, event: &Event, received: UnixTime) -> Change {
         self.totals.received += 1;
         match observe::observe(event, &mut self.names, &self.limits, received) {
-            Ok(Seen::Task { id, mark }) => self.record(id, mark, received),
+            Ok(Seen::Task { id, mark }) => self.record(id, &mark, received),
             Ok(Seen::Worker { name, sent, news }) => self.hear(&name, sent, &news, received),
             Err(refusal) => {
                 self.totals.dropped += 1;
@@ -248,13 +248,13 @@ impl ClusterState {
         forgotten
     }
 
-    fn record(&mut self, id: TaskKey, mark: Mark, received: UnixTime) -> Change {
+    fn record(&mut self, id: TaskKey, mark: &Mark, received: UnixTime) -> Change {
         let version = self.version + 1;
         let kind = mark.what.kind();
         let origin = mark.origin.clone();
         let sent = (mark.at, mark.clock);
 
-        let recorded = self.tasks.record(id.as_str(), &mark, version);
+        let recorded = self.tasks.record(id.as_str(), mark, version);
         let new = recorded.taken == Taken::New;
         if new {
             self.version = version;
