@@ -22,6 +22,7 @@ use crate::outbound::Client;
 use crate::queues::Queue;
 use crate::state::ClusterState;
 use crate::state::mark::Kind as Event;
+use crate::state::order::Order;
 use crate::state::rollup::By;
 use crate::state::time::UnixTime;
 
@@ -172,11 +173,15 @@ pub fn readings(
             format!("nothing has happened in the chord {group} for {value:.0} seconds longer than it may");
         readings.push(Reading { kind: Kind::StuckChord, target: group.clone(), value: *value, summary });
     }
-    let unlocks =
-        state.tasks().named(UNLOCK).into_iter().flatten().filter_map(|place| state.tasks().at(*place));
+    let unlocks = state
+        .tasks()
+        .named(UNLOCK)
+        .into_iter()
+        .flat_map(Order::iter)
+        .filter_map(|place| state.tasks().at(place));
     for task in unlocks.filter(|task| !task.state().is_ready()).take(MAX_CHORDS) {
         let Some(begun) = task.when(Event::Received) else { continue };
-        let (target, value) = (task.id().as_str().to_owned(), now.since(begun));
+        let (target, value) = (task.id().to_owned(), now.since(begun));
         let summary = format!("{UNLOCK} {target} has waited for its chord for {value:.0} seconds");
         readings.push(Reading { kind: Kind::StuckChord, target, value, summary });
     }

@@ -53,7 +53,7 @@ impl Happened {
             Kind::Started => Some(Happened::Started(
                 since(task.when(Kind::Sent)).or_else(|| since(task.when(Kind::Received))),
             )),
-            Kind::Succeeded => Some(Happened::Succeeded(task.success().and_then(|success| success.runtime))),
+            Kind::Succeeded => Some(Happened::Succeeded(task.measured())),
             Kind::Failed => {
                 let ran = task
                     .when(Kind::Failed)
