@@ -5,7 +5,7 @@ SCRIPTS := broker/testkit/scripts
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help deps venv web peers build demo servers test interop conformance soak bench check fmt clippy doc manifests clean
+.PHONY: help deps venv web peers build demo servers test interop conformance soak bench instructions check fmt clippy doc manifests clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,11 +54,16 @@ soak: deps ## load with random trouble for MINUTES=2, then account for every acc
 	cargo build -p celery-worker -p producer-api --bins
 	@cargo run -q -p celery-testkit --example soak -- $(or $(MINUTES),2) $(SEED)
 
-bench: deps ## how fast the worker drains a queue, beside a bare lapin loop (ARGS='--tasks 10000 --rounds 1': short)
-	cargo build --release -p celery-worker --bins
-	cargo bench -p celery-testkit --bench drain -- $(ARGS)
+bench: venv web ## how fast everything is, beside its peers (ARGS='worker --case drain --tasks 100000', ARGS=--short: only whether it runs)
+	@$(SCRIPTS)/deps.sh bench
+	@$(SCRIPTS)/bench.sh $(ARGS)
 
-check: fmt clippy doc manifests ## formatting, lints, documentation and manifests, without a warning
+instructions: web ## instructions of the hot paths, compared with what they were (UPDATE=1: keep what they are now)
+	@$(SCRIPTS)/deps.sh bench
+	cargo build --profile counted -p celery-worker --bin celery-worker
+	cargo bench --profile counted -p celery-testkit --bench instructions
+
+check: fmt clippy doc manifests instructions ## formatting, lints, documentation, manifests, and what the hot paths cost
 
 fmt: ## formatting
 	cargo fmt --all --check

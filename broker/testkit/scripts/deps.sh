@@ -3,7 +3,7 @@
 #
 #   deps.sh [base] [demo] [bench] [browser] [manifests]
 #
-# base: build and test; demo: also curl; bench: also wrk; browser: also Chromium; manifests: also what judges them.
+# base: build and test; demo: also curl; bench: also wrk and valgrind; browser: also Chromium; manifests: also what judges them.
 # The servers' own services are not started: the project runs private instances on free ports.
 set -euo pipefail
 
@@ -43,7 +43,11 @@ for part in "${@:-base}"; do
     case $part in
         base) base ;;
         demo) base; command -v curl >/dev/null || need curl ;;
-        bench) base; command -v wrk >/dev/null || need wrk ;;
+        bench)
+            base
+            command -v wrk >/dev/null || need wrk
+            command -v valgrind >/dev/null || need valgrind
+            ;;
         browser) base; command -v chromium >/dev/null || command -v google-chrome >/dev/null || need chromium ;;
         manifests)
             base

@@ -1,5 +1,5 @@
-//! The bare loop: as little as lapin and Redis allow for a late-acking consumer that stores a result for
-//! each message. It decodes nothing and runs nothing; what a worker adds to it is the worker's cost.
+//! The bare loop: as little as lapin and Redis allow for a late-acking consumer that stores a result for each message.
+//! It decodes nothing and runs nothing; what a worker adds to it is the worker's cost.
 
 use crate::queue;
 use futures_util::{FutureExt as _, StreamExt as _};
