@@ -3,7 +3,10 @@
 #
 #   bench.sh [PART…] [--short] [ARGUMENTS…]
 #
-# worker: celery-worker beside a bare lapin loop, Python Celery and celery-rs (the other arguments go there).
+# worker: celery-worker beside a bare lapin loop, Python Celery and celery-rs.
+# http: producer-api beside the smallest confirming actix publisher, Flask + Celery and Flower's send-task.
+# monitor: flower-lite beside Flower; its state and its history by themselves.
+# The other arguments go to each part: name one part with them.
 # Without a part: all of them. --short only shows that everything runs: with debug builds, and without celery-rs.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
@@ -13,12 +16,12 @@ args=()
 short=
 for arg in "$@"; do
     case $arg in
-        worker) parts+=("$arg") ;;
+        worker | http | monitor) parts+=("$arg") ;;
         --short) short=$arg ;;
         *) args+=("$arg") ;;
     esac
 done
-[ ${#parts[@]} -gt 0 ] || parts=(worker)
+[ ${#parts[@]} -gt 0 ] || parts=(worker http monitor)
 
 target=${CARGO_TARGET_DIR:-target}
 profile=release
@@ -32,6 +35,18 @@ worker() {
         cp "$target/peers/release/celery-rs-peer" "$target/release/"
     fi
     cargo bench --profile $profile -p celery-testkit --bench worker -- ${short:+"$short"} "${args[@]}"
+}
+
+http() {
+    broker/testkit/scripts/peers.sh
+    cargo bench --profile $profile -p celery-testkit --bench http -- ${short:+"$short"} "${args[@]}"
+}
+
+monitor() {
+    cargo bench --profile $profile -p flower-lite --bench beside -- ${short:+"$short"} "${args[@]}"
+    if [ -z "$short" ]; then
+        cargo bench -p flower-lite --bench monitor -- "${args[@]}"
+    fi
 }
 
 for part in "${parts[@]}"; do

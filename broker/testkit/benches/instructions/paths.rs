@@ -56,8 +56,10 @@ fn submit(count: u64) {
     let body = r#"{"task": "demo.add", "args": [1, 2], "kwargs": {}, "queue": "celery", "expires": 3600}"#;
     for number in 0..count {
         let id = TaskId::parse(format!("{number:08x}-7a1b-4c2d-8e3f-0123456789ab")).unwrap();
-        let task = SubmitTask::parse(black_box(body)).unwrap_or_else(|problem| panic_on(&format!("{problem:?}")));
-        let plan = Plan::make(task, &id, &context).unwrap_or_else(|problem| panic_on(&format!("{problem:?}")));
+        let task =
+            SubmitTask::parse(black_box(body)).unwrap_or_else(|problem| panic_on(&format!("{problem:?}")));
+        let plan =
+            Plan::make(task, &id, &context).unwrap_or_else(|problem| panic_on(&format!("{problem:?}")));
         black_box(plan);
     }
 }

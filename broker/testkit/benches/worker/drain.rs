@@ -64,15 +64,31 @@ fn ratios(rows: &[Row], report: &mut Report) {
     let fastest = celery().map(|row| row.rate).fold(0.0, f64::max);
     let cheapest = celery().map(|row| row.micros[0]).fold(f64::MAX, f64::min);
     report.ratio(TO_BARE, ours.rate / bare.rate, Asked::AtLeast(0.85));
-    report.ratio("drain: celery-worker / Celery's best pool, tasks/s", ours.rate / fastest, Asked::AtLeast(12.0));
+    report.ratio(
+        "drain: celery-worker / Celery's best pool, tasks/s",
+        ours.rate / fastest,
+        Asked::AtLeast(12.0),
+    );
     report.ratio("drain: CPU µs per task of celery-worker", ours.micros[0], Asked::AtMost(25.0));
-    report.ratio("drain: CPU per task, Celery's best / celery-worker", cheapest / ours.micros[0], Asked::Nothing);
-    report.ratio("drain: celery-worker -E / without, tasks/s", listened.rate / ours.rate, Asked::AtLeast(0.9));
+    report.ratio(
+        "drain: CPU per task, Celery's best / celery-worker",
+        cheapest / ours.micros[0],
+        Asked::Nothing,
+    );
+    report.ratio(
+        "drain: celery-worker -E / without, tasks/s",
+        listened.rate / ours.rate,
+        Asked::AtLeast(0.9),
+    );
     if let Some(prefork) = named("Celery prefork -c 2") {
         let share = ours.memory.pss / prefork.memory.pss;
         report.ratio("drain: PSS of celery-worker / Celery prefork -c 2", share, Asked::AtMost(0.2));
     }
     if let Some(rusty) = named("celery-rs") {
-        report.ratio("drain: celery-worker / celery-rs (no results), tasks/s", ours.rate / rusty.rate, Asked::Nothing);
+        report.ratio(
+            "drain: celery-worker / celery-rs (no results), tasks/s",
+            ours.rate / rusty.rate,
+            Asked::Nothing,
+        );
     }
 }

@@ -41,7 +41,12 @@ pub(crate) async fn run(field: &Field, options: &Options, report: &mut Report) {
         for (who, trips) in contestants.iter().zip(trips) {
             let Trips { p50, p99 } = median(trips, |trips| trips.p50);
             let figures = json!({"p50_us": p50, "p99_us": p99, "confirm": confirm});
-            report.figures("latency", &format!("{}, {how}", who.name()), &format!("   {p50:>8.0} {p99:>8.0}"), &figures);
+            report.figures(
+                "latency",
+                &format!("{}, {how}", who.name()),
+                &format!("   {p50:>8.0} {p99:>8.0}"),
+                &figures,
+            );
             medians.push(p50);
         }
         let name = format!("latency: p50, celery-worker / bare loop, {how}");

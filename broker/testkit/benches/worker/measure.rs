@@ -32,8 +32,7 @@ pub(crate) struct Memory {
 
 impl Row {
     /// The names of the columns that `Display` writes.
-    pub(crate) const HEADER: &str =
-        "                                tasks/s   CPU µs  RabbitMQ µs  Redis µs   PSS MB  peak MB   all rounds";
+    pub(crate) const HEADER: &str = "                                tasks/s   CPU µs  RabbitMQ µs  Redis µs   PSS MB  peak MB   all rounds";
 
     /// The row for those who keep records.
     pub(crate) fn json(&self) -> Value {

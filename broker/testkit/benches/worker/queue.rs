@@ -37,7 +37,10 @@ impl Load {
     }
 
     fn body(&self) -> String {
-        format!(r#"[{}, {{}}, {{"callbacks": null, "errbacks": null, "chain": null, "chord": null}}]"#, self.args)
+        format!(
+            r#"[{}, {{}}, {{"callbacks": null, "errbacks": null, "chain": null, "chord": null}}]"#,
+            self.args
+        )
     }
 }
 
@@ -107,9 +110,7 @@ pub(crate) async fn listen_to_events(broker: &str) -> anyhow::Result<Connection>
     let connection = connect(broker).await?;
     let channel = connection.create_channel().await?;
     let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
-    channel
-        .exchange_declare("celeryev".into(), ExchangeKind::Topic, durable, FieldTable::default())
-        .await?;
+    channel.exchange_declare("celeryev".into(), ExchangeKind::Topic, durable, FieldTable::default()).await?;
     let mut few = FieldTable::default();
     few.insert("x-max-length".into(), AMQPValue::LongInt(1_000));
     let options = QueueDeclareOptions { exclusive: true, ..Default::default() };

@@ -34,7 +34,8 @@ impl Report {
     /// Prints what was seen of one contestant over all rounds and gives the median back.
     pub(crate) fn rounds(&mut self, case: &str, rows: Vec<Row>) -> Row {
         let rates: Vec<f64> = rows.iter().map(|row| row.rate).collect();
-        let (low, high) = rates.iter().fold((f64::MAX, 0.0_f64), |(low, high), &rate| (low.min(rate), high.max(rate)));
+        let (low, high) =
+            rates.iter().fold((f64::MAX, 0.0_f64), |(low, high), &rate| (low.min(rate), high.max(rate)));
         let row = median(rows, |row| row.rate);
         println!("{row}   {low:.0}–{high:.0}");
         let mut value = row.json();

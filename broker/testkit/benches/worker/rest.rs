@@ -42,7 +42,12 @@ pub(crate) async fn run(field: &Field, options: &Options, report: &mut Report) {
         let rest = median(rests, |rest| rest.ready_ms);
         let Rest { ready_ms, memory: Memory { peak, pss }, busy } = rest;
         let figures = json!({"ready_ms": ready_ms, "pss_mb": pss, "peak_mb": peak, "cpu_percent": busy});
-        report.figures("rest", who.name(), &format!("{ready_ms:>8.0} {pss:>8.1} {peak:>8.1} {busy:>7.2}"), &figures);
+        report.figures(
+            "rest",
+            who.name(),
+            &format!("{ready_ms:>8.0} {pss:>8.1} {peak:>8.1} {busy:>7.2}"),
+            &figures,
+        );
         medians.push(rest);
     }
     report.ratio("rest: start to consuming, ms", medians[0].ready_ms, Asked::AtMost(100.0));

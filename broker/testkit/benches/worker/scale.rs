@@ -55,9 +55,13 @@ async fn wait_for(ground: &Ground, count: u64) {
 async fn prefetch(field: &Field, options: &Options, report: &mut Report) {
     report.title("prefetch: --prefetch-multiplier with -c 2, and what the worker chooses itself");
     println!("{}", Row::HEADER);
-    let settings = [("multiplier 1", "-c 2 --prefetch-multiplier 1"), ("multiplier 4", "-c 2 --prefetch-multiplier 4"),
-        ("multiplier 32", "-c 2 --prefetch-multiplier 32"), ("multiplier 500", "-c 2 --prefetch-multiplier 500"),
-        ("chosen by the worker", "-c 2")];
+    let settings = [
+        ("multiplier 1", "-c 2 --prefetch-multiplier 1"),
+        ("multiplier 4", "-c 2 --prefetch-multiplier 4"),
+        ("multiplier 32", "-c 2 --prefetch-multiplier 32"),
+        ("multiplier 500", "-c 2 --prefetch-multiplier 500"),
+        ("chosen by the worker", "-c 2"),
+    ];
     for (name, args) in settings {
         one(field, report, Contestant::ours(name, args), Load::additions(options.tasks)).await;
     }
@@ -75,7 +79,13 @@ async fn queue_types(field: &Field, options: &Options, report: &mut Report) {
 async fn payloads(field: &Field, options: &Options, report: &mut Report) {
     report.title("payloads: one text argument of that size, hashed once");
     println!("{}", Row::HEADER);
-    let sizes = [("100 B", 100, 1), ("1 kB", 1_000, 1), ("10 kB", 10_000, 4), ("100 kB", 100_000, 20), ("1 MB", 1_000_000, 100)];
+    let sizes = [
+        ("100 B", 100, 1),
+        ("1 kB", 1_000, 1),
+        ("10 kB", 10_000, 4),
+        ("100 kB", 100_000, 20),
+        ("1 MB", 1_000_000, 100),
+    ];
     for (name, size, fewer) in sizes {
         let args = format!("[\"{}\"]", "x".repeat(size));
         let count = (options.tasks / fewer).max(20);

@@ -10,7 +10,10 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 
 fn contestants() -> [Contestant; 2] {
-    [Contestant::ours("celery-worker -c 2", "-c 2"), Contestant::Celery("Celery prefork -c 2", "-P prefork -c 2")]
+    [
+        Contestant::ours("celery-worker -c 2", "-c 2"),
+        Contestant::Celery("Celery prefork -c 2", "-P prefork -c 2"),
+    ]
 }
 
 /// Tasks that are due in one to two minutes.
@@ -63,7 +66,12 @@ pub(crate) async fn chord(field: &Field, options: &Options, report: &mut Report)
 fn row(report: &mut Report, case: &str, who: &Contestant, before: Memory, peak: f64, done: u64) {
     let before = before.pss;
     let line = format!("{before:>13.1} {peak:>7.1} {done:>8}");
-    report.figures(case, who.name(), &line, &json!({"pss_mb_before": before, "pss_mb_most": peak, "done": done}));
+    report.figures(
+        case,
+        who.name(),
+        &line,
+        &json!({"pss_mb_before": before, "pss_mb_most": peak, "done": done}),
+    );
 }
 
 /// Waits for the worker's first result, so that what it holds is all of what it needs at rest.

@@ -45,7 +45,9 @@ fn filter(level: &str) -> Result<String> {
         "CRITICAL" | "FATAL" => ("error", "error"),
         other => bail!("--loglevel {other}: use DEBUG, INFO, WARNING, ERROR or CRITICAL"),
     };
-    Ok(format!("{others},celery_worker={own},celery_broker={own},celery_protocol={own}"))
+    // What the broker refuses is an answer to us, who ask whether a queue exists; lapin calls it an error.
+    let answers = if own == "debug" { "" } else { ",lapin::channel=off" };
+    Ok(format!("{others}{answers},celery_worker={own},celery_broker={own},celery_protocol={own}"))
 }
 
 /// `[2026-11-24 05:31:00,123: INFO/MainProcess] message field=value`
