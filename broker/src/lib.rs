@@ -23,6 +23,7 @@ mod error;
 pub use error::{BackendError, BackendErrorKind, BrokerError, BrokerErrorKind, Mismatch, Outcome};
 
 mod amqp;
+pub use amqp::LOG_DIRECTIVES;
 pub use amqp::{
     ConsumeOptions, Consumer, ConsumerEvent, Delivery, ExchangeSpec, Existing, PublishOptions, Publisher,
     QueueDepth, QueueSpec, Requeue, Route, Token, Verdict, WhenUnavailable, undelayed,

@@ -16,9 +16,10 @@ const SECONDS: [f64; 14] =
 /// # Errors
 /// The filter cannot be read; the setting is named.
 pub fn init_log(config: &Config) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&config.log_level).map_err(|err| {
-        format!("log_level: `{}` is not a filter such as info or warn,http=info: {err}", config.log_level)
-    })?;
+    let filter = EnvFilter::try_new(format!("{},{}", celery_broker::LOG_DIRECTIVES, config.log_level))
+        .map_err(|err| {
+            format!("log_level: `{}` is not a filter such as info or warn,http=info: {err}", config.log_level)
+        })?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second call, as in tests, changes nothing.
     let _ = if config.log_json {

@@ -31,3 +31,8 @@ pub use delivery::{Delivery, Requeue, Token};
 pub use publisher::{PublishOptions, Publisher, Route, WhenUnavailable};
 pub use sift::Verdict;
 pub use topology::{ExchangeSpec, Existing, QueueDepth, QueueSpec};
+
+/// Log directives that go before a program's own (`tracing_subscriber`'s `EnvFilter`): the AMQP library calls it an error
+/// when the broker closes a channel, which is how the broker answers our own questions, such as whether a queue exists.
+/// Whatever is an error is told by this crate.
+pub const LOG_DIRECTIVES: &str = "lapin::channel=off";

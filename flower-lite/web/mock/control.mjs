@@ -74,7 +74,6 @@ export class Control {
     const name = decodeURIComponent(raw ?? '');
     if (path === 'me') return this.me();
     if (path === 'queues') return { items: this.queues() };
-    if (path === 'queues/history') return this.history(Number(params.get('window') ?? 900));
     if (path === 'dead-letters') return { items: [...this.dead].map(([queue, items]) => ({ queue, ready: items.length, from: [queue.replace('.dead', '')] })) };
     if (kind === 'dead-letters') return this.dead.has(name) ? { queue: name, ready: this.dead.get(name).length, items: this.dead.get(name).slice(0, Number(params.get('limit') ?? 50)), complete: this.dead.get(name).length <= 50 } : null;
     if (path === 'failures') return this.failures(params);
@@ -104,13 +103,6 @@ export class Control {
         time_to_drain: pause || !readers.length ? null : ready / Math.max(0.1, out), oldest: ready ? ready * 0.7 : null, paused: pause,
       };
     });
-  }
-
-  history(window) {
-    const to = this.world.now;
-    const step = window / 60;
-    const items = this.queues().map((queue, i) => ({ name: queue.name, ready: Array.from({ length: 60 }, (_, k) => Math.max(0, Math.round((queue.name === 'batch' ? 38 : 6) * (1 + 0.5 * Math.sin((to - (60 - k) * step) / (step * 9) + i)))) ) }));
-    return { from: to - window, to, step, items };
   }
 
   failures(params) {

@@ -73,7 +73,7 @@ pub(crate) async fn drain(field: &Field, ground: &Ground, who: &Contestant, coun
 /// Says how many tasks are done.
 enum Counter {
     Results(redis::aio::MultiplexedConnection),
-    Queue { channel: lapin::Channel, _connection: lapin::Connection, all: u64 },
+    Queue { channel: Box<lapin::Channel>, _connection: Box<lapin::Connection>, all: u64 },
 }
 
 impl Counter {
@@ -82,7 +82,8 @@ impl Counter {
             return Ok(Self::Results(connect(&ground.backend).await?));
         }
         let connection = queue::connect(&ground.broker).await?;
-        Ok(Self::Queue { channel: connection.create_channel().await?, _connection: connection, all })
+        let channel = Box::new(connection.create_channel().await?);
+        Ok(Self::Queue { channel, _connection: Box::new(connection), all })
     }
 
     async fn done(&mut self) -> anyhow::Result<u64> {

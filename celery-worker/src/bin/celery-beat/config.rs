@@ -102,8 +102,12 @@ fn read(matches: &ArgMatches, path: Option<&str>) -> Result<Config> {
 pub(crate) fn start_log(settings: &Layered) -> Result<()> {
     let level = settings.text("beat_loglevel").unwrap_or("info").to_ascii_lowercase();
     let level = if level == "warning" { "warn" } else { &level };
-    let directives = env("RUST_LOG")
-        .unwrap_or_else(|| format!("warn,celery_beat={level},celery_worker={level},celery_broker={level}"));
+    let directives = env("RUST_LOG").unwrap_or_else(|| {
+        format!(
+            "{},warn,celery_beat={level},celery_worker={level},celery_broker={level}",
+            celery_broker::LOG_DIRECTIVES
+        )
+    });
     let filter = EnvFilter::try_new(&directives).with_context(|| format!("log filter {directives:?}"))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     Ok(())

@@ -45,9 +45,10 @@ fn filter(level: &str) -> Result<String> {
         "CRITICAL" | "FATAL" => ("error", "error"),
         other => bail!("--loglevel {other}: use DEBUG, INFO, WARNING, ERROR or CRITICAL"),
     };
-    // What the broker refuses is an answer to us, who ask whether a queue exists; lapin calls it an error.
-    let answers = if own == "debug" { "" } else { ",lapin::channel=off" };
-    Ok(format!("{others}{answers},celery_worker={own},celery_broker={own},celery_protocol={own}"))
+    Ok(format!(
+        "{},{others},celery_worker={own},celery_broker={own},celery_protocol={own}",
+        celery_broker::LOG_DIRECTIVES
+    ))
 }
 
 /// `[2026-11-24 05:31:00,123: INFO/MainProcess] message field=value`

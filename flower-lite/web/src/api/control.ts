@@ -85,13 +85,6 @@ export interface Queue {
   paused?: Pause | null;
 }
 
-export interface QueueHistory {
-  from: number;
-  to: number;
-  step: number;
-  items: { name: string; ready: (number | null)[] }[];
-}
-
 export interface DeadQueue {
   queue: string;
   ready: number | null;

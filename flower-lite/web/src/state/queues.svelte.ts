@@ -1,5 +1,4 @@
-// The queues as the broker counts them, with a short memory of their depth since the page was opened. Where the monitor
-// keeps a longer one, the charts use that.
+// The queues as the broker counts them, with a short memory of their depth since the page was opened.
 
 import { untrack } from 'svelte';
 import type { Queue } from '../api/control';
