@@ -13,7 +13,7 @@
 
 mod paths;
 #[path = "../worker/queue.rs"]
-#[allow(dead_code, reason = "the other benchmark uses all of it")]
+#[expect(dead_code, reason = "the other benchmark uses all of it")]
 mod queue;
 
 use celery_testkit::{Program, Rabbit, Redis, binary};
