@@ -232,6 +232,7 @@ pub(super) fn page(access: &Access, place: &str, next: &str, told: Option<&str>)
     HttpResponse::Ok().content_type("text/html; charset=utf-8").body(format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>Log in · flower-lite</title>\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <link rel=\"icon\" href=\"data:,\">\
          <link rel=\"stylesheet\" href=\"{place}/login/style.css\"></head>\
          <body><main><h1>flower-lite</h1>{told}{form}{provider}</main></body></html>"
     ))

@@ -24,7 +24,7 @@ export async function open(browser, { scheme = 'light', viewport = DESKTOP, scal
   const page = await context.newPage();
   if (prefs) await page.addInitScript((value) => localStorage.setItem('flower-lite', JSON.stringify(value)), prefs);
   const problems = [];
-  page.on('console', (message) => message.type() === 'error' && problems.push(`console: ${message.text()}`));
+  page.on('console', (message) => message.type() === 'error' && problems.push(`console: ${message.text()} (${message.location().url})`));
   page.on('pageerror', (error) => problems.push(`exception: ${error.message}`));
   page.on('dialog', (dialog) => {
     problems.push(`dialog: ${dialog.message()}`);

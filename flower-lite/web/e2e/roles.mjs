@@ -96,7 +96,7 @@ export async function roles(browser, visit) {
     await poke('log-in');
   });
 
-  await check('no problem but the refusals', async () => equal(problems.filter((p) => !/40[13]/.test(p) && !/stream|ERR_/.test(p)), [], 'problems'));
+  await check('no problem but the refusals', async () => equal(problems.filter((p) => !/status of 40[13]/.test(p) && !/stream|ERR_/.test(p)), [], 'problems'));
   await context.close();
   mock.close();
 }

@@ -64,7 +64,7 @@ const paths = {
 };
 
 const expectMissing = (name) => name.startsWith('no such');
-const unexpected = (name, problems) => problems.filter((p) => !(expectMissing(name) && p.includes('404')) && !(name.startsWith('hostile') && p.includes('404')));
+const unexpected = (name, problems) => problems.filter((p) => !(expectMissing(name) && p.includes('status of 404')) && !(name.startsWith('hostile') && p.includes('status of 404')));
 
 async function visit(page, path, from = base) {
   await page.goto(from + path);

@@ -15,7 +15,7 @@ import { Control } from './control.mjs';
 import { World } from './world.mjs';
 
 const DIST = fileURLToPath(new URL('../dist/', import.meta.url));
-const POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; manifest-src 'self'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'";
+const POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; manifest-src 'self'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'";
 const TYPES = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript; charset=utf-8', '.css': 'text/css; charset=utf-8', '.svg': 'image/svg+xml', '.json': 'application/json' };
 export const PAYLOAD = `"'><img src=x onerror=window.__xss=1><script>window.__xss=1</script>\u202Ejavascript:alert(1){{7*7}}\${7*7}\u0000 `;
 const RING = 120; // ticks of 250 ms that a reconnecting client can resume over
@@ -205,7 +205,7 @@ export function startMock({ port = 0, prefix = '', rate = 8, history = 600, host
       control.loggedOut = true;
       return { status: 204, type: 'text/plain', body: '' };
     }
-    if (path === 'login') return { status: 200, type: TYPES['.html'], body: '<!doctype html><html lang="en"><title>Log in</title><h1>Log in</h1></html>' };
+    if (path === 'login') return { status: 200, type: TYPES['.html'], body: '<!doctype html><html lang="en"><title>Log in</title><link rel="icon" href="data:,"><h1>Log in</h1></html>' };
     if (path.startsWith('api/v2/')) return api(path.slice(7), url);
     if (path.startsWith('__mock/')) return trouble(path.slice(7), url);
     if (path === 'healthcheck') return { status: 200, type: 'text/plain', body: 'OK' };
