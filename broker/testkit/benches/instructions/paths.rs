@@ -1,17 +1,17 @@
 //! The paths that need no server.
 
+use celery_broker::config::Sources;
 use celery_broker::route::Router;
 use celery_protocol::event::decode;
 use celery_protocol::{QueueName, TaskId, WireTime};
 use flower_lite::clock;
 use flower_lite::state::{ClusterState, Limits as StateLimits};
-use producer_api::config::Limits;
+use producer_api::config::Config;
 use producer_api::dto::submit::SubmitTask;
 use producer_api::plan::{Context, Plan};
 use producer_api::policy::Policy;
 use serde_json::{Value, json};
 use std::hint::black_box;
-use std::time::Duration;
 
 /// Events of one message, as a worker batches them.
 const TOGETHER: u64 = 24;
@@ -20,29 +20,19 @@ pub(crate) fn walk(path: &str, count: u64) {
     match path {
         "submit" => submit(count),
         "ingest" => ingest(count),
-        other => panic_on(other),
+        other => panic_on(&format!("no path is called {other}")),
     }
 }
 
 #[expect(clippy::panic, reason = "a benchmark that can't go on ends")]
-fn panic_on(path: &str) -> ! {
-    panic!("no path is called {path}")
+fn panic_on(problem: &str) -> ! {
+    panic!("{problem}")
 }
 
 fn submit(count: u64) {
-    let limits = Limits {
-        body: 1 << 20,
-        batch: 8 << 20,
-        body_timeout: Duration::from_secs(10),
-        json_depth: 64,
-        headers: 65_536,
-        in_flight: 1000,
-        waits: 1000,
-        wait: Duration::from_secs(30),
-        eta: Duration::from_secs(30 * 86_400),
-        publish: Duration::from_secs(5),
-        submission: Duration::from_secs(86_400),
-    };
+    let nothing = |_: &str| None;
+    let config = Config::load(&Sources { flag: &nothing, env: &nothing, file: None });
+    let limits = config.unwrap_or_else(|err| panic_on(&err)).limits;
     let (router, policy) = (Router::new(QueueName::parse("celery").unwrap()), Policy::default());
     let context = Context {
         now: WireTime::parse("2026-11-24T02:51:34.920842+00:00").unwrap(),
