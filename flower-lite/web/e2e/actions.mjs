@@ -350,7 +350,7 @@ export async function actions(browser, visit) {
     const actionsSeen = (await page.locator('tbody th').allInnerTexts()).map((t) => t.trim());
     ensure(actionsSeen.includes('schedule.edit'), actionsSeen.join(', '));
     await page.getByRole('combobox', { name: 'Outcome' }).selectOption('failed');
-    await until('only failed ones', async () => { const all = await page.locator('tbody .mark').allInnerTexts(); return all.length > 0 && all.every((t) => t === 'Failed'); });
+    await until('only failed ones', async () => { const all = await page.locator('tbody .tag').allInnerTexts(); return all.length > 0 && all.every((t) => t === 'Failed'); });
     ensure(page.url().includes('outcome=failed'), page.url());
     await page.getByRole('combobox', { name: 'Outcome' }).selectOption('');
     await page.locator('input[type=search]').nth(1).fill('queue.purge');

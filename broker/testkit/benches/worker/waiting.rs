@@ -23,9 +23,7 @@ pub(crate) async fn eta(field: &Field, options: &Options, report: &mut Report) {
     println!("                               PSS MB before   most     done");
     let mut most = Vec::new();
     for who in contestants() {
-        let ground = field.ground().await;
-        let program = who.start(&ground);
-        let before = ready(&ground, &program).await;
+        let (ground, program, before) = begin(field, &who).await;
         let load = Load { due: Some(due.clone()), ..Load::additions(count) };
         queue::publish(&ground.broker, &load).await.unwrap();
         let (peak, done) = highest(&ground, &program, count).await;
@@ -44,9 +42,7 @@ pub(crate) async fn chord(field: &Field, options: &Options, report: &mut Report)
     println!("                               PSS MB before   most     done");
     let mut most = Vec::new();
     for who in contestants() {
-        let ground = field.ground().await;
-        let program = who.start(&ground);
-        let before = ready(&ground, &program).await;
+        let (ground, program, before) = begin(field, &who).await;
         let client = python(&ground);
         let call = "import sys; from peer import *; from celery import chord; n = int(sys.argv[1]); \
                     print(chord(add.s(i, 1) for i in range(n))(xsum.s()).get(timeout=170))";
@@ -74,13 +70,16 @@ fn row(report: &mut Report, case: &str, who: &Contestant, before: Memory, peak: 
     );
 }
 
-/// Waits for the worker's first result, so that what it holds is all of what it needs at rest.
-async fn ready(ground: &Ground, program: &Program) -> Memory {
+/// Starts a worker, and waits for its first result, so that what it holds is all of what it needs at rest.
+async fn begin(field: &Field, who: &Contestant) -> (Ground, Program, Memory) {
+    let ground = field.ground().await;
+    let program = who.start(&ground);
     queue::publish(&ground.broker, &Load::additions(1)).await.unwrap();
-    highest(ground, program, 1).await;
+    highest(&ground, &program, 1).await;
     let mut redis = connect(&ground.backend).await.unwrap();
     redis::cmd("FLUSHALL").query_async::<()>(&mut redis).await.unwrap();
-    measure::memory(program.pid())
+    let before = measure::memory(program.pid());
+    (ground, program, before)
 }
 
 /// The most memory that is seen until `count` results are there, and how many are.
